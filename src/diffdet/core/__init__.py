@@ -1,0 +1,1 @@
+"""Vocabulary of the library: units, constants, materials, errors, checks, random streams. Needs torch only."""

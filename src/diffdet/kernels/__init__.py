@@ -1,0 +1,1 @@
+"""Numerics: pure functions from tensors to tensors."""

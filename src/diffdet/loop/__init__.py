@@ -1,0 +1,1 @@
+"""Epochs, phases, events, updates, schedules and history; knows nothing of muons."""

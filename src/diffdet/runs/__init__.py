@@ -1,0 +1,1 @@
+"""Configurations, what is built from them, run folders and jobs."""

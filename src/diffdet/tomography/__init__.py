@@ -1,0 +1,1 @@
+"""Muon tomography whose detector is part of the gradient."""

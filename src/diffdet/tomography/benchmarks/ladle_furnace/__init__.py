@@ -1,0 +1,1 @@
+"""The fill level of a ladle furnace."""

@@ -1,0 +1,1 @@
+"""From hits to tracks, scatterings and images of the radiation length."""

@@ -1,0 +1,1 @@
+"""Tables of hits and voxel images on disk."""

@@ -1,0 +1,1 @@
+"""Muons, their hits and the generators that make them."""

@@ -1,0 +1,1 @@
+"""Steps, losses, data and callbacks of the optimisation of a detector."""

@@ -1,0 +1,1 @@
+"""Passive volumes to optimise on."""

@@ -1,0 +1,1 @@
+"""Losses: how well the task is done and what the detector costs."""

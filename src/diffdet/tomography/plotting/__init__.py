@@ -1,0 +1,1 @@
+"""Pictures of volumes, tracks, predictions and diagnostics."""

@@ -1,0 +1,1 @@
+"""Layers, detector panels and the volume they make up."""
