@@ -1,13 +1,12 @@
 """Angles and directions of muons: polar, projected, slopes and unit vectors, and differences between them.
 
-Frame: z points up and muons fall. theta is the angle to the *negative* z axis, phi runs anticlockwise from +x, and the unit vector of
-motion is u = (sin t cos f, sin t sin f, -cos t). A projected angle is that of the track's shadow in the xz or yz plane,
-theta_x = atan(tan t cos f), positive while moving towards +x and falling; its tangent is the slope s_x = dx/d(-z).
+Frame: z points up and muons fall. theta is the angle to the *negative* z axis, phi runs anticlockwise from +x, and the
+unit vector of motion is u = (sin t cos f, sin t sin f, -cos t). A projected angle is that of the track's shadow in the
+xz or yz plane, theta_x = atan(tan t cos f), positive while moving towards +x and falling; its tangent is the slope s_x
+= dx/d(-z).
 
 Component axis first: scalars have any shape ``(*shape)``, vectors ``(3, *shape)``, slopes ``(2, *shape)``.
 """
-
-from __future__ import annotations
 
 import math
 
@@ -43,7 +42,8 @@ def wrap(phi: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         phi: Angle, rad.
 
     Returns:
-        The same direction in [0, 2 pi), rad; never 2 pi itself, which the remainder of a tiny negative number rounds to.
+        The same direction in [0, 2 pi), rad; never 2 pi itself, which the remainder of a tiny negative number rounds
+        to.
     """
     wrapped = torch.remainder(phi, TWO_PI)
     return torch.where(wrapped >= TWO_PI, wrapped - TWO_PI, wrapped)
@@ -170,7 +170,8 @@ def polar_from_projected(
 ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
     """theta = atan sqrt(tan^2 theta_x + tan^2 theta_y) and phi = atan2(tan theta_y, tan theta_x).
 
-    Differentiable in: theta_x, theta_y. Gradient at the edge: a vertical track has theta = phi = 0, and both angles gradient 0.
+    Differentiable in: theta_x, theta_y. Gradient at the edge: a vertical track has theta = phi = 0, and both angles
+    gradient 0.
 
     Args:
         theta_x: Projected angle in xz, rad, in (-pi/2, pi/2); outside no falling muon has it and both results are NaN.
@@ -189,9 +190,11 @@ def polar_from_projected(
 def angle_between(a: Float[Tensor, "3 *shape"], b: Float[Tensor, "3 *shape"]) -> Float[Tensor, "*shape"]:
     """Angle between two vectors, atan2(|a x b|, a . b).
 
-    Accurate to a few roundings (about 1e-7 rad in float32) at every angle; acos(a . b) loses everything below 0.3 mrad in float32.
+    Accurate to a few roundings (about 1e-7 rad in float32) at every angle; acos(a . b) loses everything below 0.3 mrad
+    in float32.
 
-    Differentiable in: a, b. Gradient at the edge: 0 for parallel and antiparallel vectors, where the angle has a cone point.
+    Differentiable in: a, b. Gradient at the edge: 0 for parallel and antiparallel vectors, where the angle has a cone
+    point.
 
     Args:
         a: Vectors of any length > 0.
@@ -219,7 +222,8 @@ def scatter_increments(
     B passes through the vertical, dtheta = t_in + t_out and dphi = pi - dphi_A.
     The one with the smaller dtheta^2 + dphi^2 is taken, A when they tie.
 
-    Differentiable in: all, piecewise. Gradient at the edge: 0 for dtheta where t_in = t_out, and for dphi where f_in = f_out.
+    Differentiable in: all, piecewise. Gradient at the edge: 0 for dtheta where t_in = t_out, and for dphi where f_in =
+    f_out.
 
     Args:
         theta_in: Incoming angle to -z, rad, >= 0.

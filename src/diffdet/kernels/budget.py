@@ -13,8 +13,8 @@ __all__ = ["BUDGET_SMOOTHING", "allocate", "penalty"]
 BUDGET_SMOOTHING = 10.0
 """Default sharpness of the penalty's knee at the budget.
 
-At 10 a detector that costs half its budget pays 0.013 of what one at its budget pays. If it grew to 100, the penalty would be a wall
-without a slope to follow; at 1, cheap detectors would be pushed to be cheaper still."""
+At 10 a detector that costs half its budget pays 0.013 of what one at its budget pays. If it grew to 100, the penalty
+would be a wall without a slope to follow; at 1, cheap detectors would be pushed to be cheaper still."""
 
 
 def penalty(
@@ -22,11 +22,11 @@ def penalty(
 ) -> Float[Tensor, "*shape"]:
     """Penalty that is about 0 well below the budget, 1 at the budget, and rises with the excess.
 
-    With d = S (cost - b)/b: steep is 2 sigmoid(d) up to the budget and 1 + d/2 above it, which continues value and slope;
-    not steep is 2 sigmoid(d) + max(cost - b, 0)/b, which flattens to a slope of 1/b.
+    With d = S (cost - b)/b: steep is 2 sigmoid(d) up to the budget and 1 + d/2 above it, which continues value and
+    slope; not steep is 2 sigmoid(d) + max(cost - b, 0)/b, which flattens to a slope of 1/b.
 
-    Differentiable in: cost, budget. Gradient at the edge: at cost = b the steep form has S/(2b); the other has a corner there, with
-    S/(2b) taken.
+    Differentiable in: cost, budget. Gradient at the edge: at cost = b the steep form has S/(2b); the other has a corner
+    there, with S/(2b) taken.
 
     Args:
         cost: Cost of the detector, unit currency.

@@ -1,14 +1,15 @@
-"""How well a rectangular panel measures a muon at a given place: smooth models to learn with, the hard edge to judge with.
+"""How well a rectangular panel measures a muon at a given place: smooth models to learn with, the hard edge to judge
+with.
 
-A *profile* is the fraction of the panel's nominal resolution that is left, per axis, with value 1 at the centre. Resolution and
-efficiency follow from it. All functions broadcast: positions ``(..., 2, muon)``, centres and spans ``(..., 2, 1)``, so all panels of a
-layer are evaluated in one call with leading axis ``panel``.
+A *profile* is the fraction of the panel's nominal resolution that is left, per axis, with value 1 at the centre.
+Resolution and efficiency follow from it. All functions broadcast: positions ``(..., 2, muon)``, centres and spans
+``(..., 2, 1)``, so all panels of a layer are evaluated in one call with leading axis ``panel``.
 
 | model | profile at distance d from the centre, in half spans | half-way | edge | to learn with |
 |---|---|---|---|---|
 | `gaussian` | exp(-2 d^2) | 0.61 | 0.14 | yes |
-| `sigmoid`  | sigmoid((1 - d)/smooth) / sigmoid(1/smooth) | depends on smooth | 0.5 to 0.68 | yes; falls to `hard` as smooth -> 0 |
-| `hard`     | 1 inside, 0 outside | 1 | 1 (low edge) or 0 (high edge) | no gradient |
+| `sigmoid` | sigmoid((1 - d)/smooth) / sigmoid(1/smooth) | by smooth | 0.5 to 1 | yes; becomes `hard` as smooth -> 0 |
+| `hard` | 1 inside, 0 outside | 1 | 1 (low edge) or 0 (high edge) | no gradient |
 """
 
 from __future__ import annotations
@@ -58,9 +59,11 @@ def gaussian(xy: Tensor, centre: Tensor, span: Tensor) -> Tensor:
 
 
 def sigmoid(xy: Tensor, centre: Tensor, span: Tensor, smooth: float | Tensor) -> Tensor:
-    """Sigmoid edge per axis, sigmoid((1 - d)/smooth) / sigmoid(1/smooth) with d = |p - c| / (w/2).
+    """Panel with a soft edge: s((1 - d)/smooth) / s(1/smooth) per axis, with s the logistic function and d = |p - c| /
+    (w/2).
 
-    Computed as the exponential of a difference of logarithms, so it neither overflows nor loses the tail however small ``smooth`` is.
+    Computed as the exponential of a difference of logarithms, so it neither overflows nor loses the tail however small
+    ``smooth`` is.
 
     Differentiable in: xy, centre, span, smooth. Gradient at the centre: 0 by xy and centre, where |p - c| has a corner.
 
@@ -68,11 +71,12 @@ def sigmoid(xy: Tensor, centre: Tensor, span: Tensor, smooth: float | Tensor) ->
         xy: ``(..., 2, muon)`` positions, m.
         centre: ``(..., 2, 1)`` panel centres, m.
         span: ``(..., 2, 1)`` total widths, m, > 0.
-        smooth: Width of the edge in half spans, > 0; a number, or broadcastable to ``(..., 2, muon)``. Large values let the response
-            fall already inside the panel; below 0.01 nearly no muon feels the edge and gradients become noisy.
+        smooth: Width of the edge in half spans, > 0; a number, or broadcastable to ``(..., 2, muon)``. Large values let
+            the response fall already inside the panel; below 0.01 nearly no muon feels the edge and gradients become
+            noisy.
 
     Returns:
-        ``(..., 2, muon)`` profile in [0, 1]: 1 at the centre, 0.5 / sigmoid(1/smooth) at the edge.
+        ``(..., 2, muon)`` profile in [0, 1]: 1 at the centre, 0.5 / s(1/smooth) at the edge.
     """
     width = torch.as_tensor(smooth, dtype=xy.dtype, device=xy.device)
     distance = (xy - centre).abs() * (2 / span)
@@ -167,8 +171,8 @@ def smear(xy: Tensor, resolution: Tensor, noise: Tensor, *, bounds: tuple[Tensor
         xy: ``(..., 2, muon)`` true positions, m.
         resolution: ``(..., 2, muon)`` resolution, 1/m. Where it is 0 there is no hit, and the recorded position is NaN.
         noise: ``(..., 2, muon)`` standard normal numbers.
-        bounds: Low and high edges of the panel, ``(..., 2, 1)`` each, m: hits are held inside, as a real panel records no position
-            beyond its edge. None for the smooth models.
+        bounds: Low and high edges of the panel, ``(..., 2, 1)`` each, m: hits are held inside, as a real panel records
+            no position beyond its edge. None for the smooth models.
 
     Returns:
         ``(..., 2, muon)`` recorded positions, m.

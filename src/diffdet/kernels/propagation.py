@@ -3,8 +3,6 @@
 Component axis first, muon axis last. A muon that meets several planes is moved to all of them in one operation.
 """
 
-from __future__ import annotations
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -78,7 +76,8 @@ def at_planes(
 ) -> Float[Tensor, "plane 2 muon"]:
     """Where straight tracks meet several horizontal planes.
 
-    xy_p = xy + slope (z - z_p). This is how a panel's height reaches its hits: the derivative by z_p is minus the slope.
+    xy_p = xy + slope (z - z_p). This is how a panel's height reaches its hits: the derivative by z_p is minus the
+    slope.
 
     Differentiable in: all.
 

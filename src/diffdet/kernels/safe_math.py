@@ -1,7 +1,8 @@
 """Elementary functions with a finite value and a finite gradient where the textbook form has none.
 
-Each function replaces the dangerous argument *before* it is used (`torch.where` on the input, then on the result), because masking
-afterwards leaves a NaN in the gradient. NaN in the input stays NaN: these functions mend edges, they do not hide mistakes.
+Each function replaces the dangerous argument *before* it is used (`torch.where` on the input, then on the result),
+because masking afterwards leaves a NaN in the gradient. NaN in the input stays NaN: these functions mend edges, they do
+not hide mistakes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Weighted moments, order statistics and smooth extrema.
 
-Sums over many muons are accumulated in float64 and returned in the dtype of the input: the result then does not depend on how many
-muons there are, nor on the order in which threads add them, beyond the last digit.
+Sums over many muons are accumulated in float64 and returned in the dtype of the input: the result then does not depend
+on how many muons there are, nor on the order in which threads add them, beyond the last digit.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def smooth_max(values: Tensor, sharpness: float, dim: int = -1, keepdim: bool = 
 
     Args:
         values: Any shape.
-        sharpness: a, > 0, in the inverse unit of ``values``. Too small and the result is far above the maximum; too large and only the
-            largest value gets a gradient.
+        sharpness: a, > 0, in the inverse unit of ``values``. Too small and the result is far above the maximum; too
+            large and only the largest value gets a gradient.
         dim: Axis along which to take the maximum.
         keepdim: Whether that axis stays, with length 1.
 

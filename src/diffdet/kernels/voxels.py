@@ -1,11 +1,10 @@
 """Voxel grids: edges, centres, position <-> index, and how much of a Gaussian lies between edges.
 
-A grid is given by its low corner, the voxel edge and the number of voxels per axis. Positions are ``(3, *shape)`` in the order x, y, z;
-index 0 along z is the lowest layer. Two orders of voxels are in use and promised:
-tables of voxels, one row each, run with z fastest and x slowest, row = (ix n_y + iy) n_z + iz; cubes of values are ``(z, x, y)``.
+A grid is given by its low corner, the voxel edge and the number of voxels per axis. Positions are ``(3, *shape)`` in
+the order x, y, z; index 0 along z is the lowest layer. Two orders of voxels are in use and promised:
+tables of voxels, one row each, run with z fastest and x slowest, row = (ix n_y + iy) n_z + iz; cubes of values are
+``(z, x, y)``.
 """
-
-from __future__ import annotations
 
 import math
 from collections.abc import Sequence
@@ -28,8 +27,8 @@ __all__ = [
 EDGE_TOLERANCE = 1e-4
 """Distance from an edge, in voxels, within which a position counts as on the edge.
 
-Float32 positions of a few metres are off by about 1e-6 voxels of 10 cm. If the tolerance grew to 0.01, positions truly below an edge
-would be booked above it."""
+Float32 positions of a few metres are off by about 1e-6 voxels of 10 cm. If the tolerance grew to 0.01, positions truly
+below an edge would be booked above it."""
 
 
 def edges(
@@ -111,8 +110,8 @@ def index(
 ) -> Int[Tensor, "3 *shape"]:
     """Indices of the voxels that hold positions.
 
-    A position within ``tolerance`` of an edge belongs to the voxel above it; the outermost high edge belongs to the last voxel, so that
-    every point of the closed grid has a voxel.
+    A position within ``tolerance`` of an edge belongs to the voxel above it; the outermost high edge belongs to the
+    last voxel, so that every point of the closed grid has a voxel.
 
     Args:
         position: x, y, z, m. Not modified.
@@ -150,9 +149,10 @@ def interval_mass(
 ) -> Float[Tensor, "interval *shape"]:
     """Probability of a normal variable to lie between consecutive edges, Phi(b) - Phi(a).
 
-    Each edge contributes the tail T(t) = erfc(|t|/sqrt 2)/2 of its own side, t = (edge - mean)/sigma. An interval on one side of the
-    mean is a difference of small tails, the one that holds the mean is 1 minus two tails; Phi itself, which float32 rounds to 1 from 5.4
-    sigma on, never appears. Relative error in float32: below 1e-4 at up to 8 sigma for intervals of at least 0.01 sigma.
+    Each edge contributes the tail T(t) = erfc(|t|/sqrt 2)/2 of its own side, t = (edge - mean)/sigma. An interval on
+    one side of the mean is a difference of small tails, the one that holds the mean is 1 minus two tails; Phi itself,
+    which float32 rounds to 1 from 5.4 sigma on, never appears. Relative error in float32: below 1e-4 at up to 8 sigma
+    for intervals of at least 0.01 sigma.
 
     Differentiable in: mean, sigma, edges. Gradient at the edge: finite and right where an edge coincides with the mean.
 
