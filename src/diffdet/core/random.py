@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import threading
 from operator import index
 from typing import Any, Final, Self
 
@@ -72,31 +73,40 @@ def _checked_key(key: tuple[Any, ...]) -> tuple[int | str, ...]:
     return tuple(checked)
 
 
+class _Scratch(threading.local):
+    """State of a freshly seeded CPU generator and a view of its words, one pair for each thread.
+
+    Raises:
+        NotSupportedError: If torch lays the state out in a way that is not known.
+    """
+
+    def __init__(self) -> None:
+        self.state = torch.Generator(device="cpu").manual_seed(0).get_state()
+        known = self.state.numel() == _STATE_BYTES
+        words = self.state[_FIRST_WORD : _FIRST_WORD + 8 * _N_WORDS].view(torch.int32) if known else self.state
+        # Mersenne Twister of seed 0 starts with 0, 1812433253 * 0 + 1, 1812433253 * 1 + 2, each in the lower half of 64
+        # bits.
+        if words[:6].tolist() != [0, 0, 1, 0, 1812433255, 0]:
+            raise NotSupportedError(
+                f"torch {torch.__version__} lays out the state of its CPU generator in a way that keyed streams do not "
+                "know; use a torch version named in `constraints.txt`"
+            )
+        self.words = words[::2]
+
+
 @functools.cache
-def _state_template() -> Tensor:
-    """State of a freshly seeded CPU generator, whose words are then replaced; refuses an unknown layout."""
-    state = torch.Generator(device="cpu").manual_seed(0).get_state()
-    # Mersenne Twister of seed 0 starts with the words 0, 1812433253 * (0 ^ 0 >> 30) + 1 = 1, 1812433253 * 1 + 2.
-    start = state[_FIRST_WORD : _FIRST_WORD + 24].view(torch.int64).tolist() if state.numel() == _STATE_BYTES else []
-    if start != [0, 1, 1812433255]:
-        raise NotSupportedError(
-            f"torch {torch.__version__} lays out the state of its CPU generator in a way that keyed streams do not "
-            "know; use a torch version named in `constraints.txt`"
-        )
-    return state
+def _scratch() -> _Scratch:
+    """The scratch, made when first needed."""
+    return _Scratch()
 
 
 def _generator(key: tuple[int | str, ...]) -> torch.Generator:
     """A CPU generator whose whole state is the hash of the key."""
-    encoded = _encode(key)
-    words = torch.frombuffer(bytearray(hashlib.shake_128(encoded).digest(4 * _N_WORDS)), dtype=torch.int32)
-    state = _state_template().clone()
-    # Each 32-bit word lives in the lower half of 64 bits; the first eight bytes are what `initial_seed` tells.
-    state[_FIRST_WORD : _FIRST_WORD + 8 * _N_WORDS].view(torch.int32)[::2] = words
-    seed = int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little") >> 1
-    state[:8].view(torch.int64)[0] = seed
+    digest = bytearray(hashlib.shake_128(_encode(key)).digest(4 * _N_WORDS))
+    scratch = _scratch()
+    scratch.words.copy_(torch.frombuffer(digest, dtype=torch.int32))
     generator = torch.Generator(device="cpu")
-    generator.set_state(state)
+    generator.set_state(scratch.state)
     return generator
 
 
