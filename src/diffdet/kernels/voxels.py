@@ -167,10 +167,8 @@ def interval_mass(
     Reference: the symmetry of erfc; compare NIST Digital Library of Mathematical Functions, 7.4.
     """
     t = (edges.reshape(-1, *(1,) * mean.ndim) - mean) / sigma
-    below = t < 0
-    # The sign is a constant of the differentiation, unlike |t|, so the derivative is also right at t = 0.
-    side = torch.where(below, -torch.ones_like(t), torch.ones_like(t))
-    tail = 0.5 * torch.special.erfc(side * t * math.sqrt(0.5))
-    first, last = tail[:-1], tail[1:]
-    astride = below[:-1] & ~below[1:]
-    return torch.where(astride, 1 - first - last, torch.where(below[1:], last - first, first - last))
+    # The sign is a constant of the differentiation, unlike |t|, so the derivative is also right at t = 0. Signed tails
+    # make one expression of the three cases; selecting between them with `where` would take twice as long.
+    side = torch.copysign(t.new_ones(()), t.detach())
+    tail = side * torch.special.erfc(side * t * math.sqrt(0.5))
+    return 0.5 * ((side[1:] - side[:-1]) + (tail[:-1] - tail[1:]))
