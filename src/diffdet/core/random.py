@@ -43,7 +43,7 @@ def key_seed(*key: int | str) -> int:
     Raises:
         InputError: If an element is neither an integer nor a string.
     """
-    return int.from_bytes(hashlib.blake2b(_encode(key), digest_size=8).digest(), "little") >> 1
+    return int.from_bytes(hashlib.blake2b(_encode(_checked_key(key)), digest_size=8).digest(), "little") >> 1
 
 
 def _encode(key: tuple[int | str, ...]) -> bytes:
