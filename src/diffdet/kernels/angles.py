@@ -205,8 +205,9 @@ def angle_between(a: Float[Tensor, "3 *shape"], b: Float[Tensor, "3 *shape"]) ->
 
     Reference: W. Kahan, "Miscalculating area and angles of a needle-like triangle" (2014), section 12.
     """
-    sine = safe_norm(torch.linalg.cross(a, b, dim=0))
-    return torch.atan2(sine, (a * b).sum(0))
+    # Products and differences apart, not fused: equal directions then give exactly 0.
+    cross = a.roll(-1, 0) * b.roll(-2, 0) - a.roll(-2, 0) * b.roll(-1, 0)
+    return torch.atan2(safe_norm(cross), (a * b).sum(0))
 
 
 def scatter_increments(

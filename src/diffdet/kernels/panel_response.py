@@ -18,7 +18,6 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from diffdet.kernels.safe_math import safe_divide
 
@@ -59,11 +58,9 @@ def gaussian(xy: Tensor, centre: Tensor, span: Tensor) -> Tensor:
 
 
 def sigmoid(xy: Tensor, centre: Tensor, span: Tensor, smooth: float | Tensor) -> Tensor:
-    """Panel with a soft edge: s((1 - d)/smooth) / s(1/smooth) per axis, with s the logistic function and d = |p - c| /
-    (w/2).
+    """Soft edge per axis: s((1 - d)/smooth) / s(1/smooth), s the logistic function, d = |p - c| / (w/2).
 
-    Computed as the exponential of a difference of logarithms, so it neither overflows nor loses the tail however small
-    ``smooth`` is.
+    The logistic function underflows to 0 instead of overflowing, so any ``smooth`` > 0 gives finite values and slopes.
 
     Differentiable in: xy, centre, span, smooth. Gradient at the centre: 0 by xy and centre, where |p - c| has a corner.
 
@@ -80,7 +77,7 @@ def sigmoid(xy: Tensor, centre: Tensor, span: Tensor, smooth: float | Tensor) ->
     """
     width = torch.as_tensor(smooth, dtype=xy.dtype, device=xy.device)
     distance = (xy - centre).abs() * (2 / span)
-    return torch.exp(logsigmoid((1 - distance) / width) - logsigmoid(1 / width))
+    return torch.sigmoid((1 - distance) / width) / torch.sigmoid(1 / width)
 
 
 def inside(xy: Tensor, centre: Tensor, span: Tensor) -> Tensor:

@@ -1,0 +1,78 @@
+"""Elementary functions: equal to the textbook away from the edge, finite with a stated gradient at it."""
+
+import math
+
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+from diffdet.kernels.safe_math import safe_atan2, safe_divide, safe_log, safe_norm, safe_sqrt
+
+EDGES = {
+    "sqrt": (safe_sqrt, (0.0,), 0.0),
+    "sqrt_negative": (safe_sqrt, (-1e-12,), 0.0),
+    "log": (lambda x: safe_log(x, 1e-3), (0.0,), math.log(1e-3)),
+    "log_negative": (lambda x: safe_log(x, 1e-3), (-1.0,), math.log(1e-3)),
+    "divide": (safe_divide, (1.0, 0.0), 0.0),
+    "divide_0_by_0": (safe_divide, (0.0, 0.0), 0.0),
+    "atan2": (safe_atan2, (0.0, 0.0), 0.0),
+}
+
+
+@pytest.mark.parametrize("case", EDGES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_value_is_stated_and_gradient_is_zero_at_the_edge(case, dtype):
+    function, inputs, value = EDGES[case]
+    leaves = [torch.tensor(x, dtype=dtype, requires_grad=True) for x in inputs]
+    result = function(*leaves)
+    assert result.dtype == dtype
+    assert result.item() == pytest.approx(value)
+    gradients = torch.autograd.grad(result, leaves)
+    assert [g.item() for g in gradients] == [0.0] * len(leaves)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3), (0,)])
+def test_equals_the_textbook_away_from_the_edge(shape):
+    generator = torch.Generator().manual_seed(1)
+    x, y = (torch.rand(shape, generator=generator, dtype=torch.float64) + 0.1 for _ in range(2))
+    torch.testing.assert_close(safe_sqrt(x), x.sqrt(), rtol=0, atol=0)
+    torch.testing.assert_close(safe_log(x), x.log(), rtol=0, atol=0)
+    torch.testing.assert_close(safe_divide(x, y), x / y, rtol=0, atol=0)
+    torch.testing.assert_close(safe_atan2(-x, -y), torch.atan2(-x, -y), rtol=0, atol=0)
+    if shape:
+        torch.testing.assert_close(safe_norm(x, -1), torch.linalg.vector_norm(x, dim=-1))
+
+
+def test_gradients_away_from_the_edge():
+    generator = torch.Generator().manual_seed(2)
+    x, y = (torch.rand(4, generator=generator, dtype=torch.float64).add(0.1).requires_grad_() for _ in range(2))
+    for function, inputs in [(safe_sqrt, (x,)), (safe_log, (x,)), (safe_divide, (x, y)), (safe_atan2, (x, y))]:
+        assert gradcheck(function, inputs)
+        assert gradgradcheck(function, inputs)
+
+
+def test_norm_of_the_null_vector_has_zero_first_and_second_derivative():
+    x = torch.zeros(3, 2, dtype=torch.float64, requires_grad=True)
+    (first,) = torch.autograd.grad(safe_norm(x).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), x)
+    assert torch.equal(first, torch.zeros_like(x))
+    assert torch.equal(second, torch.zeros_like(x))
+
+
+def test_norm_keeps_its_axis_on_request():
+    x = torch.tensor([[3.0, 0.0], [4.0, 0.0]])
+    assert safe_norm(x).tolist() == [5.0, 0.0]
+    assert safe_norm(x, dim=0, keepdim=True).shape == (1, 2)
+    assert safe_norm(x, dim=1).tolist() == [3.0, 4.0]
+
+
+def test_divide_takes_the_fallback_and_broadcasts():
+    result = safe_divide(torch.tensor([[1.0], [2.0]]), torch.tensor([0.0, 2.0]), fallback=math.inf)
+    assert result.tolist() == [[math.inf, 0.5], [math.inf, 1.0]]
+
+
+def test_not_a_number_is_not_hidden():
+    nan = torch.tensor(math.nan)
+    one = torch.tensor(1.0)
+    for result in (safe_sqrt(nan), safe_log(nan), safe_divide(one, nan), safe_divide(nan, one), safe_atan2(nan, one)):
+        assert torch.isnan(result)
