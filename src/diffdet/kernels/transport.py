@@ -1,0 +1,121 @@
+"""Flight of many muons at once through one slab of voxels. Runs without a graph: no detector parameter enters.
+
+Component axis first, muon axis last. ``direction`` is the unit vector (sin t cos f, sin t sin f, -cos t).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from diffdet.kernels import scattering
+
+__all__ = ["SlabPassage", "cross_slab", "fall_to", "sample_radiation_lengths"]
+
+
+class SlabPassage(NamedTuple):
+    """State of the muons on the lower face of a slab.
+
+    Attributes:
+        xyz: ``(3, muon)`` positions, m.
+        direction: ``(3, muon)`` unit directions.
+        n_rad: ``(muon,)`` radiation lengths crossed so far.
+    """
+
+    xyz: Tensor
+    direction: Tensor
+    n_rad: Tensor
+
+
+def fall_to(xyz: Float[Tensor, "3 muon"], direction: Float[Tensor, "3 muon"], z: Tensor | float) -> Tensor:
+    """Positions on the plane at height ``z`` along straight lines (up or down)."""
+    return xyz + direction * ((z - xyz[2]) / direction[2])
+
+
+def sample_radiation_lengths(
+    xy: Float[Tensor, "2 muon"],
+    slope: Float[Tensor, "2 muon"],
+    thickness: float,
+    per_length: Float[Tensor, "nx ny"],
+    size: float,
+    n_cells: int,
+) -> Float[Tensor, "cell muon"]:
+    """Radiation lengths per cell of vertical thickness ``thickness / n_cells`` along straight paths through one voxel layer.
+
+    The voxel of a cell is the one at the cell's middle; outside the footprint nothing scatters.
+
+    Args:
+        xy: positions on the upper face, m.
+        slope: transverse movement per unit of fall.
+        thickness: of the layer, m.
+        per_length: 1/X0 of every voxel, 1/m.
+        size: transverse voxel edge, m.
+        n_cells: number of cells.
+
+    Returns:
+        Radiation lengths of a *vertical* path in each cell; divide by |cos t|.
+    """
+    nx, ny = per_length.shape
+    fall = (torch.arange(n_cells, dtype=xy.dtype, device=xy.device)[:, None] + 0.5) * (thickness / n_cells)
+    ix = torch.floor((xy[0] + slope[0] * fall) / size)
+    iy = torch.floor((xy[1] + slope[1] * fall) / size)
+    inside = (ix >= 0) & (ix < nx) & (iy >= 0) & (iy < ny)
+    # voxel nx * ny is a border of vacuum that catches everything outside the footprint
+    flat = torch.where(inside, ix * ny + iy, torch.full_like(ix, nx * ny)).to(torch.int64)
+    table = torch.cat([per_length.reshape(-1), per_length.new_zeros(1)]) * (thickness / n_cells)
+    return table.take(flat)
+
+
+def cross_slab(
+    xyz: Float[Tensor, "3 muon"],
+    direction: Float[Tensor, "3 muon"],
+    beta_p: Float[Tensor, " muon"],
+    n_rad: Float[Tensor, " muon"],
+    normals: Float[Tensor, "4 muon"],
+    per_length: Float[Tensor, "nx ny"],
+    *,
+    top: float,
+    thickness: float,
+    size: float,
+    n_cells: int,
+) -> SlabPassage:
+    """Carry muons through one layer of voxels with multiple scattering, all of them in one step.
+
+    The path through the layer is straight at first order; its radiation lengths are sampled in ``n_cells`` cells. The angle's
+    variance is the increment of Highland's formula for everything crossed so far, the displacement follows from the lever
+    arms of the cells (``scattering.path_moments``), and muons end on the lower face along their new direction. Width and
+    displacement of a homogeneous block therefore do not depend on how it is cut into layers or cells.
+
+    Args:
+        xyz: positions, m.
+        direction: unit directions; all must point down.
+        beta_p: beta times momentum, GeV.
+        n_rad: radiation lengths crossed before.
+        normals: standard normals, see ``scattering.correlated_draw``.
+        per_length: 1/X0 of the layer's voxels, 1/m.
+        top: height of the upper face, m.
+        thickness: of the layer, m.
+        size: transverse voxel edge, m.
+        n_cells: number of cells in which X0 is looked up.
+
+    Returns:
+        SlabPassage. Directions may point up (|cos| <= 0) after an extreme scatter: the caller removes those.
+    """
+    fall = 1 / direction[2].neg()
+    slope = direction[:2] * fall
+    xy = xyz[:2] + slope * (xyz[2] - top)
+    cells = sample_radiation_lengths(xy, slope, thickness, per_length, size, n_cells) * fall
+    step = cells.sum(0)
+    width = scattering.SCATTER_COEF_A / beta_p * scattering.variance_increment(n_rad, step).sqrt()
+    moments = scattering.path_moments(cells, n_rad, thickness * fall)
+    angle, shift = scattering.correlated_draw(normals, width, moments)
+    e1, e2 = scattering.transverse_frame(direction)
+    moved = shift[0] * e1 + shift[1] * e2
+    turned = scattering.deflect(direction, e1, e2, angle)
+    # The shift is at right angles to the track: its z part leaves the lower face, and the new direction leads back to it.
+    back = moved[2] / turned[2]
+    xy = xy + slope * thickness + moved[:2] - turned[:2] * back
+    return SlabPassage(torch.stack([xy[0], xy[1], torch.full_like(back, top - thickness)]), turned, n_rad + step)
