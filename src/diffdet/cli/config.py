@@ -1,0 +1,70 @@
+"""`diffdet config`: built-in designs, the schema, and validation without running."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from diffdet.cli.options import device_option, seed_option, set_option
+
+
+@click.group()
+def config() -> None:
+    """List, show, describe and check configurations."""
+
+
+@config.command("list")
+def list_() -> None:
+    """List the built-in designs."""
+    from diffdet.runs.config import DEFAULT_DESIGN, builtin_names, load_config
+
+    rows = [[name, load_config(name).description + (" (default)" if name == DEFAULT_DESIGN else "")] for name in builtin_names()]
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        click.echo(click.wrap_text(f"{name.ljust(width)}   {text}", 100, "", " " * (width + 3)))
+
+
+@config.command()
+@click.argument("name")
+@click.option("--resolved", is_flag=True, help="With every default written out.")
+@set_option
+def show(name: str, resolved: bool, sets: tuple[str, ...]) -> None:
+    """Print a built-in design, to be saved and changed."""
+    from diffdet.runs.config import as_mapping, builtin_text, load_config, to_yaml
+
+    text = builtin_text(name)
+    click.echo(to_yaml(as_mapping(load_config(name, sets=sets))) if resolved or sets else text, nl=False)
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON schema of configurations, for editors and other programs."""
+    from diffdet.runs.config import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+
+
+@config.command()
+@click.argument("file", required=False)
+@seed_option
+@set_option
+@device_option
+@click.option("--quick", is_flag=True, help="Check the file only; do not load classes nor build the detector.")
+def check(file: str | None, seed: int | None, sets: tuple[str, ...], device: str | None, quick: bool) -> None:
+    """Check a configuration, or a built-in design, without running it.
+
+    Builds everything that a run would build, so that what passes here starts.
+    """
+    from diffdet.runs.config import load_config
+
+    found = load_config(file, sets=sets, seed=seed, device=device)
+    if not quick:
+        from diffdet.runs.build import build
+
+        build(found)
+    n_panels = sum(len(layer.panels) for layer in found.volume.detectors)
+    shape = " x ".join(map(str, found.volume.voxel_shape))
+    click.echo(
+        f"{file or found.name}: valid. {n_panels} panels, {shape} voxels (z, x, y), {found.schedule.total_epochs} epochs, task {found.task.class_}"
+    )
