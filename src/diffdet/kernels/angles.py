@@ -202,8 +202,6 @@ def angle_between(a: Float[Tensor, "3 *shape"], b: Float[Tensor, "3 *shape"]) ->
 
     Returns:
         Angle in [0, pi], rad.
-
-    Reference: W. Kahan, "Miscalculating area and angles of a needle-like triangle" (2014), section 12.
     """
     # Products and differences apart, not fused: equal directions then give exactly 0.
     cross = a.roll(-1, 0) * b.roll(-2, 0) - a.roll(-2, 0) * b.roll(-1, 0)
