@@ -5,6 +5,7 @@ Lengths in m, momenta in GeV, angles in rad. Path lengths enter in units of the 
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -16,13 +17,15 @@ from diffdet.core.constants import MUON_MASS, SCATTER_COEF_A, SCATTER_COEF_B
 
 __all__ = [
     "PathMoments",
+    "PathScattering",
     "beta_momentum",
     "correlated_draw",
     "deflect",
     "highland_variance",
     "highland_width",
-    "path_moments",
+    "path_scattering",
     "transverse_frame",
+    "transverse_vectors",
     "variance_increment",
     "x0_from_angles",
 ]
@@ -94,23 +97,40 @@ def variance_increment(n_before: Tensor, n_step: Tensor) -> Tensor:
     Returns:
         Increment of the variance, in units of (13.6 MeV / beta c p)^2.
     """
-    fresh = n_before <= _N_FLOOR
-    base = torch.where(fresh, torch.ones_like(n_before), n_before)
-    after = (n_before + n_step).clamp_min(_N_FLOOR)
-    l_after = 1 + SCATTER_COEF_B * torch.log(after)
-    growth = SCATTER_COEF_B * torch.log1p(n_step / base)
-    # l_0 = l_1 - growth, so l_0 + l_1 needs no further logarithm
-    grown = torch.where(fresh, torch.zeros_like(growth), n_before * growth * (2 * l_after - growth))
-    return n_step * l_after * l_after + grown
+    l_after = 1 + SCATTER_COEF_B * torch.log((n_before + n_step).clamp_min(_N_FLOOR))
+    # l_0 = l_1 - growth, so l_0 + l_1 needs no further logarithm; where n_before is 0 the whole second term is
+    growth = SCATTER_COEF_B * torch.log1p(n_step / n_before.clamp_min(_N_FLOOR))
+    return n_step * l_after * l_after + n_before * growth * (2 * l_after - growth)
 
 
-def path_moments(n_cells: Float[Tensor, "cell muon"], n_before: Tensor, length: Tensor) -> PathMoments:
-    """Mean and spread of the lever arm from where a muon scatters to the end of its path.
+class PathScattering(NamedTuple):
+    """What a path through cells of material does to a muon.
 
-    The path is cut into equal cells; the scattering power of a cell is its n times dF/dn at its middle, where
-    dF/dn = l (l + 2B), l = 1 + B ln n, and a cell's own extent adds length^2 / 12. Given the angle at the end, the
-    displacement at the end is angle * mean plus an independent part of width sigma_angle * spread; for a homogeneous path
-    mean = L/2 and spread = L/sqrt(12), the PDG's pair (z_2/2, z_1/sqrt 12).
+    Attributes:
+        variance: ``(muon,)`` variance of the projected angle, in units of (13.6 MeV / beta c p)^2.
+        moments: lever arms of the scattering.
+        n_rad: ``(muon,)`` radiation lengths crossed at the path's end.
+    """
+
+    variance: Tensor
+    moments: PathMoments
+    n_rad: Tensor
+
+
+@functools.lru_cache(maxsize=64)
+def _arm_powers(n_cells: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Powers 0, 1, 2 of the lever arm of every cell, in units of the path's length, ``(3, cell)``."""
+    arms = 1 - (torch.arange(n_cells, dtype=dtype, device=device) + 0.5) / n_cells
+    return torch.stack([torch.ones_like(arms), arms, arms * arms])
+
+
+def path_scattering(n_cells: Float[Tensor, "cell muon"], n_before: Tensor, length: Tensor) -> PathScattering:
+    """Variance of the angle behind a path, and mean and spread of the lever arm from where a muon scatters to the end.
+
+    The path is cut into equal cells. The scattering power of a cell is the increment of Highland's variance in it, so
+    their sum is the increment of the whole path, and a cell's own extent adds length^2 / 12. Given the angle at the
+    end, the displacement at the end is angle * mean plus an independent part of width sigma_angle * spread; for a
+    homogeneous path mean = L/2 and spread = L/sqrt(12), the PDG's pair (z_2/2, z_1/sqrt 12), but for the logarithm.
 
     Args:
         n_cells: radiation lengths of each cell, first cell first, >= 0.
@@ -118,23 +138,21 @@ def path_moments(n_cells: Float[Tensor, "cell muon"], n_before: Tensor, length: 
         length: length of the whole path, m.
 
     Returns:
-        PathMoments. Where nothing scatters, those of a homogeneous path.
+        PathScattering. Where nothing scatters, the lever arms are those of a homogeneous path.
 
     Reference: PDG review "Passage of particles through matter", eq. (34.20)-(34.21), with position-dependent power.
     """
     k = n_cells.shape[0]
-    arms = 1 - (torch.arange(k, dtype=n_cells.dtype, device=n_cells.device)[:, None] + 0.5) / k
-    middle = n_before + torch.cumsum(n_cells, 0) - 0.5 * n_cells
-    bracket = 1 + SCATTER_COEF_B * torch.log(middle.clamp_min(_N_FLOOR))
-    power = n_cells * bracket * (bracket + 2 * SCATTER_COEF_B)
-    total = power.sum(0)
+    after = n_before + torch.cumsum(n_cells, 0)
+    power = variance_increment(after - n_cells, n_cells)
+    total, first, second = _arm_powers(k, n_cells.dtype, n_cells.device) @ power
     empty = total <= 0
     inv_total = 1 / torch.where(empty, torch.ones_like(total), total)
-    mean = (power * arms).sum(0) * inv_total
-    variance = (power * (arms - mean).square()).sum(0) * inv_total + 1 / (12 * k * k)
-    mean = torch.where(empty, torch.full_like(mean, 0.5), mean)
-    variance = torch.where(empty, torch.full_like(variance, 1 / 12), variance)
-    return PathMoments(mean * length, variance.sqrt() * length)
+    mean = torch.where(empty, torch.full_like(total, 0.5), first * inv_total)
+    # the arms lie in [0, 1], so little cancels, and 1 / (12 k^2) is what a single cell has
+    within = torch.where(empty, torch.full_like(total, 1 / 3), second * inv_total) - mean * mean
+    spread = (within.clamp_min(0) + 1 / (12 * k * k)).sqrt()
+    return PathScattering(total, PathMoments(mean * length, spread * length), after[-1])
 
 
 def correlated_draw(
@@ -188,11 +206,35 @@ def transverse_frame(direction: Float[Tensor, "3 muon"]) -> tuple[Float[Tensor, 
     return e1, e2
 
 
+def transverse_vectors(
+    direction: Float[Tensor, "3 muon"], components: Float[Tensor, "2 *of muon"]
+) -> tuple[Float[Tensor, "2 *of muon"], Float[Tensor, "*of muon"]]:
+    """Vectors at right angles to ``direction`` from their two components, for muons that move down.
+
+    The frame is (1, 0, 0), (0, 1, 0), turned with (0, 0, -1) into the direction by the shortest way:
+    e_1 = (1, 0, 0) - u_x w and e_2 = (0, 1, 0) - u_y w with w = (u_x, u_y, u_z - 1) / (1 - u_z). It is smooth and needs no
+    special case for vertical muons; it has another azimuth than ``transverse_frame``, which isotropic scattering does not
+    feel.
+
+    Args:
+        direction: unit vectors, u_z < 0.
+        components: along e_1 and e_2; any number of vectors per muon.
+
+    Returns:
+        x and y, and z of the vectors.
+
+    Reference: Duff et al., J. Comput. Graph. Tech. 6 (2017) 1, for u_z < 0.
+    """
+    u = direction[:2].reshape(2, *(1,) * (components.ndim - 2), -1)
+    along = (components * u).sum(0)
+    return components - along * (u / (1 - direction[2])), along
+
+
 def deflect(direction: Tensor, e1: Tensor, e2: Tensor, angle: Float[Tensor, "2 muon"]) -> Float[Tensor, "3 muon"]:
-    """Unit direction after deflection by two projected angles in the frame (e1, e2): u + tan(a_1) e_1 + tan(a_2) e_2, normalised."""
+    """Unit direction after deflection in the frame (e1, e2): u + tan(a_1) e_1 + tan(a_2) e_2, normalised."""
     tangent = torch.tan(angle)
     turned = direction + tangent[0] * e1 + tangent[1] * e2
-    return turned / torch.linalg.vector_norm(turned, dim=0, keepdim=True)
+    return turned * torch.rsqrt((turned * turned).sum(0))
 
 
 def x0_from_angles(thickness: Tensor | float, angle: Tensor, cosine: Tensor, momentum: Tensor) -> Tensor:

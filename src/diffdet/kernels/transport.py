@@ -59,14 +59,14 @@ def sample_radiation_lengths(
         Radiation lengths of a *vertical* path in each cell; divide by |cos t|.
     """
     nx, ny = per_length.shape
-    fall = (torch.arange(n_cells, dtype=xy.dtype, device=xy.device)[:, None] + 0.5) * (thickness / n_cells)
-    ix = torch.floor((xy[0] + slope[0] * fall) / size)
-    iy = torch.floor((xy[1] + slope[1] * fall) / size)
-    inside = (ix >= 0) & (ix < nx) & (iy >= 0) & (iy < ny)
-    # voxel nx * ny is a border of vacuum that catches everything outside the footprint
-    flat = torch.where(inside, ix * ny + iy, torch.full_like(ix, nx * ny)).to(torch.int64)
-    table = torch.cat([per_length.reshape(-1), per_length.new_zeros(1)]) * (thickness / n_cells)
-    return table.take(flat)
+    fall = (torch.arange(n_cells, dtype=xy.dtype, device=xy.device)[:, None] + 0.5) * (thickness / (n_cells * size))
+    # A border of vacuum catches everything outside the footprint; shifted by it, truncation is floor.
+    table = torch.nn.functional.pad(per_length, (1, 1, 1, 1)) * (thickness / n_cells)
+    place = torch.addcmul((xy / size + 1)[:, None], slope[:, None], fall).nan_to_num(0.0)
+    ix = place[0].clamp(0, nx + 1).to(torch.int32)
+    iy = place[1].clamp(0, ny + 1).to(torch.int32)
+    flat = torch.add(iy, ix, alpha=ny + 2)
+    return table.flatten().index_select(0, flat.flatten()).reshape(flat.shape)
 
 
 def cross_slab(
@@ -86,7 +86,7 @@ def cross_slab(
 
     The path through the layer is straight at first order; its radiation lengths are sampled in ``n_cells`` cells. The angle's
     variance is the increment of Highland's formula for everything crossed so far, the displacement follows from the lever
-    arms of the cells (``scattering.path_moments``), and muons end on the lower face along their new direction. Width and
+    arms of the cells (``scattering.path_scattering``), and muons end on the lower face along their new direction. Width and
     displacement of a homogeneous block therefore do not depend on how it is cut into layers or cells.
 
     Args:
@@ -104,18 +104,18 @@ def cross_slab(
     Returns:
         SlabPassage. Directions may point up (|cos| <= 0) after an extreme scatter: the caller removes those.
     """
-    fall = 1 / direction[2].neg()
+    fall = -1 / direction[2]
     slope = direction[:2] * fall
     xy = xyz[:2] + slope * (xyz[2] - top)
     cells = sample_radiation_lengths(xy, slope, thickness, per_length, size, n_cells) * fall
-    step = cells.sum(0)
-    width = scattering.SCATTER_COEF_A / beta_p * scattering.variance_increment(n_rad, step).sqrt()
-    moments = scattering.path_moments(cells, n_rad, thickness * fall)
-    angle, shift = scattering.correlated_draw(normals, width, moments)
-    e1, e2 = scattering.transverse_frame(direction)
-    moved = shift[0] * e1 + shift[1] * e2
-    turned = scattering.deflect(direction, e1, e2, angle)
-    # The shift is at right angles to the track: its z part leaves the lower face, and the new direction leads back to it.
-    back = moved[2] / turned[2]
-    xy = xy + slope * thickness + moved[:2] - turned[:2] * back
-    return SlabPassage(torch.stack([xy[0], xy[1], torch.full_like(back, top - thickness)]), turned, n_rad + step)
+    path = scattering.path_scattering(cells, n_rad, thickness * fall)
+    width = scattering.SCATTER_COEF_A / beta_p * path.variance.sqrt()
+    angle, shift = scattering.correlated_draw(normals, width, path.moments)
+    tangent = torch.tan(angle)
+    across, along = scattering.transverse_vectors(direction, torch.stack([tangent, shift], 1))
+    inv_norm = torch.rsqrt(1 + (tangent * tangent).sum(0))
+    turned_xy, turned_z = (direction[:2] + across[:, 0]) * inv_norm, (direction[2] + along[0]) * inv_norm
+    # The shift is at right angles to the track: its z part leaves the lower face; the new direction leads back to it.
+    xy = xy + slope * thickness + across[:, 1] - turned_xy * (along[1] / turned_z)
+    bottom = torch.full_like(turned_z, top - thickness)
+    return SlabPassage(torch.cat([xy, bottom[None]]), torch.cat([turned_xy, turned_z[None]]), path.n_rad)
