@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from diffdet.kernels import scattering, transport
 
 A, B = scattering.SCATTER_COEF_A, scattering.SCATTER_COEF_B
