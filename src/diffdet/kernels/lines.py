@@ -15,7 +15,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["ClosestApproach", "Lines", "at_plane", "closest_approach", "count_weights", "fit_weighted", "line_covariance_at"]
+__all__ = ["MIN_SPREAD", "UNKNOWN_VARIANCE", "ClosestApproach", "Lines", "at_plane", "closest_approach", "fit_weighted"]
+
+MIN_SPREAD = 1e-18
+"""Weighted variance of the hits' heights below which they count as one height, m^2 (two equal hits 2 nm apart)."""
+
+UNKNOWN_VARIANCE = 1e18
+"""Stands for the variance of a slope that the hits do not determine; its square is finite in float32."""
 
 
 class Lines(NamedTuple):
@@ -79,7 +85,9 @@ def fit_weighted(
         sigma: standard deviations of the hits, m.
 
     Returns:
-        Lines of shape ``(*side, proj, muon)`` at each line's own mean height; not finite where fewer than two hits have weight.
+        Lines of shape ``(*side, proj, muon)`` at each line's own mean height. Where the weight lies at a single height, the slope
+        says nothing and its variance is ``UNKNOWN_VARIANCE``: a finite stand-in, so that no NaN enters the gradients of the other
+        muons. Not finite where no hit has weight.
 
     Reference: weighted linear least squares, e.g. PDG review "Statistics", eq. (40.15)-(40.17); sandwich form: White (1980).
     """
@@ -89,16 +97,18 @@ def fit_weighted(
     share_lever = share * lever
     spread = (share_lever * lever).sum(-3, keepdim=True)
     position = (share * xy).sum(-3, keepdim=True)
-    coef_slope = share_lever / spread
+    flat = spread < MIN_SPREAD
+    coef_slope = share_lever / torch.where(flat, torch.ones_like(spread), spread)
     slope = (coef_slope * (xy - position)).sum(-3)
     noise_position = share * sigma
     noise_slope = coef_slope * sigma
+    var_slope = noise_slope.square().sum(-3)
     return Lines(
         position.squeeze(-3),
         slope,
         noise_position.square().sum(-3),
         (noise_position * noise_slope).sum(-3),
-        noise_slope.square().sum(-3),
+        torch.where(flat.squeeze(-3), torch.full_like(var_slope, UNKNOWN_VARIANCE), var_slope),
         z_mean.squeeze(-3),
     )
 
@@ -126,17 +136,6 @@ def at_plane(lines: Lines, z: Tensor | float) -> Lines:
         lines.var_slope,
         z_ref,
     )
-
-
-def line_covariance_at(lines: Lines, z: Tensor | float) -> Tensor:
-    """Variance of a line's coordinate at height ``z``, m^2, same shape as ``lines.position``."""
-    step = z - lines.z_ref
-    return lines.var_position + step * (2 * lines.cov + step * lines.var_slope)
-
-
-def count_weights(weight: Float[Tensor, "*side hit proj muon"]) -> Tensor:
-    """Number of hits that carry weight in every projection, ``(*side, muon)`` integers."""
-    return (weight > 0).all(-2).sum(-2)
 
 
 def closest_approach(position: Float[Tensor, "4 muon"], slope: Float[Tensor, "4 muon"], z_ref: Tensor | float) -> ClosestApproach:

@@ -18,6 +18,8 @@ __all__ = ["MAX_HIT_SIGMA", "HitPair", "TrackPair", "fit_tracks", "pair_hits", "
 MAX_HIT_SIGMA = 1e10
 # Square roots of fit weights [1/m] below this would underflow when squared in float32.
 MIN_WEIGHT_ROOT = 1e-15
+# A hit measured this much worse than the best on its side tells nothing beside it, and a slope that rests on it is unknown.
+MIN_RELATIVE_ROOT = 1e-5
 # Tracks that enter or leave further out than this, in units of the block's extent, cannot have crossed it.
 MAX_EXTRAPOLATION = 10.0
 
@@ -73,7 +75,9 @@ def pair_hits(above: HitBatch, below: HitBatch, *, generated: bool = False) -> H
         xy = hits.gen_xy if generated else hits.reco_xy
         sigma = torch.ones_like(hits.unc_xy) if generated else hits.unc_xy
         root = torch.ones_like(sigma) if generated else hits.eff[:, None] / sigma
-        there = (hits.unc_xy < MAX_HIT_SIGMA).all(1) & (root > MIN_WEIGHT_ROOT).all(1) & torch.isfinite(hits.reco_xy).all(1)
+        there = (hits.unc_xy < MAX_HIT_SIGMA).all(1) & torch.isfinite(hits.reco_xy).all(1)
+        least = (root.detach().amax(0) * MIN_RELATIVE_ROOT).clamp_min(MIN_WEIGHT_ROOT)
+        there = there & (root > least).all(1)
         if hits.valid is not None:
             there = there & hits.valid
         z = hits.z.expand(-1, hits.n_muons)[:, None] if hits.z.shape[-1] > 1 else hits.z[:, None]
@@ -130,4 +134,4 @@ def usable(hits: HitPair, tracks: TrackPair, box: tuple[tuple[float, float, floa
     faces = torch.stack([position[:2] + slope[:2] * (high_z - tracks.z_ref), position[2:] + slope[2:] * (low_z - tracks.z_ref)])
     limit = MAX_EXTRAPOLATION * faces.new_tensor([size_x, size_y])[None, :, None]
     near = (faces.abs() < limit).flatten(0, 1).all(0)  # False for NaN and infinity
-    return enough & near & ((kink * kink).sum(0) > 0) & torch.isfinite(tracks.lines.var_slope).all(0)
+    return enough & near & ((kink * kink).sum(0) > 0) & (tracks.lines.var_slope < 0.1 * line_kernels.UNKNOWN_VARIANCE).all(0)
