@@ -11,7 +11,7 @@ from diffdet.kernels.poca_image import SIGMA_FLOOR
 from diffdet.kernels.statistics import quantile
 from diffdet.kernels.voxels import interval_mass
 
-__all__ = ["central_weight", "robust_height"]
+__all__ = ["central_weight", "fit_correction", "robust_height", "unexplained_fraction"]
 
 _ONE_SIGMA = 0.158655  # share of a normal distribution below -1 standard deviation
 
@@ -70,3 +70,42 @@ def robust_height(
     w = weight * (clipped.detach().min() / clipped).square()
     w = w.clamp_max(quantile(w.detach(), 1 - _ONE_SIGMA))
     return ((w * z).sum() / w.sum()).reshape(1)
+
+
+def fit_correction(prediction: Float[Tensor, " volume"], target: Float[Tensor, " volume"]) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the straight line that turns predictions into targets with the least mean squared error.
+
+    Differentiable in: prediction, target.
+
+    Args:
+        prediction: at least two different values.
+        target: truth, same unit.
+
+    Returns:
+        Slope and intercept of target = slope * prediction + intercept; slope 0 where all predictions agree.
+    """
+    p_mean, t_mean = prediction.mean(), target.mean()
+    p, t = prediction - p_mean, target - t_mean
+    variance = (p * p).sum()
+    slope = (p * t).sum() / torch.where(variance > 0, variance, torch.ones_like(variance))
+    return slope, t_mean - slope * p_mean
+
+
+def unexplained_fraction(prediction: Float[Tensor, " volume"], target: Float[Tensor, " volume"]) -> Tensor:
+    """Share of the targets' variance that the best straight line through the predictions leaves: 1 - R^2.
+
+    The mean squared error *after* the linear correction, in units of the targets' variance: what a bias-corrected estimator
+    is judged by, without having to know the correction. Does not change under any linear map of the predictions.
+
+    Differentiable in: prediction, target.
+
+    Args:
+        prediction: at least three values.
+        target: truth, with at least two different values.
+
+    Returns:
+        ``()`` in [0, 1].
+    """
+    slope, intercept = fit_correction(prediction, target)
+    residual = target - slope * prediction - intercept
+    return residual.square().sum() / (target - target.mean()).square().sum()
