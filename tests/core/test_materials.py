@@ -32,7 +32,8 @@ def test_table_is_the_specified_one_in_its_order(shared_dir):
 # Radiation length in g/cm^2, an independent column of the PDG tables (Atomic and Nuclear Properties, 2024).
 PDG_G_PER_CM2 = {
     "beryllium": 65.19, "graphite": 42.70, "silicon": 21.82, "aluminium": 24.01, "iron": 13.84, "copper": 12.86,
-    "lead": 6.37, "uranium": 6.00, "air": 36.62, "water": 36.08, "SiO2": 27.05, "Al2O3": 27.94, "toluene": 43.94, "benzene": 43.79,
+    "lead": 6.37, "uranium": 6.00, "air": 36.62, "water": 36.08, "SiO2": 27.05,
+    "Al2O3": 27.94, "toluene": 43.94, "benzene": 43.79,
 }  # fmt: skip
 
 

@@ -71,9 +71,10 @@ def test_a_kill_at_any_operation_leaves_the_old_file_or_the_new(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, how: str
 ) -> None:
     (tmp_path / "a").write_bytes(b"old")
-    with monkeypatch.context() as patch, pytest.raises(_Killed):
+    with monkeypatch.context() as patch:
         Disk(patch, at, how)
-        storage.write_bytes(tmp_path / "a", b"new content")
+        with pytest.raises(_Killed):
+            storage.write_bytes(tmp_path / "a", b"new content")
     assert (tmp_path / "a").read_bytes() in (b"old", b"new content")
     storage.clean_temporaries(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
@@ -121,7 +122,7 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
 def test_a_missing_folder_and_a_folder_in_the_way_are_told(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="create its folder first"):
         storage.write_text(tmp_path / "no" / "a", "x")
-    with pytest.raises(StorageError, match="[Dd]irectory"):
+    with pytest.raises(StorageError, match=r"[Dd]irectory"):
         storage.write_text(tmp_path, "x")
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot create the folder"):
@@ -129,10 +130,14 @@ def test_a_missing_folder_and_a_folder_in_the_way_are_told(tmp_path: Path) -> No
 
 
 def test_replacing_leaves_the_old_file_where_the_block_raises(tmp_path: Path) -> None:
+    def write_half() -> None:
+        with storage.replacing(tmp_path / "a") as temporary:
+            temporary.write_text("half")
+            raise ZeroDivisionError
+
     (tmp_path / "a").write_text("old")
-    with pytest.raises(ZeroDivisionError), storage.replacing(tmp_path / "a") as temporary:
-        temporary.write_text("half")
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        write_half()
     assert (tmp_path / "a").read_text() == "old"
     with storage.replacing(tmp_path / "a") as temporary:
         temporary.write_text("new")
