@@ -19,7 +19,10 @@ def list_() -> None:
     """List the built-in designs."""
     from diffdet.runs.config import DEFAULT_DESIGN, builtin_names, load_config
 
-    rows = [[name, load_config(name).description + (" (default)" if name == DEFAULT_DESIGN else "")] for name in builtin_names()]
+    rows = [
+        [name, load_config(name).description + (" (default)" if name == DEFAULT_DESIGN else "")]
+        for name in builtin_names()
+    ]
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
         click.echo(click.wrap_text(f"{name.ljust(width)}   {text}", 100, "", " " * (width + 3)))
@@ -66,5 +69,6 @@ def check(file: str | None, seed: int | None, sets: tuple[str, ...], device: str
     n_panels = sum(len(layer.panels) for layer in found.volume.detectors)
     shape = " x ".join(map(str, found.volume.voxel_shape))
     click.echo(
-        f"{file or found.name}: valid. {n_panels} panels, {shape} voxels (z, x, y), {found.schedule.total_epochs} epochs, task {found.task.class_}"
+        f"{file or found.name}: valid. {n_panels} panels, {shape} voxels (z, x, y), {found.schedule.total_epochs} "
+        f"epochs, task {found.task.class_}"
     )

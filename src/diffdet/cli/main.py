@@ -1,7 +1,7 @@
 """The command `diffdet`: which commands there are, and how every one of them ends.
 
-Command modules are imported when their command is named, and heavy packages inside the commands: `--help` and `--version`
-never load torch.
+Command modules are imported when their command is named, and heavy packages inside the commands: `--help` and
+`--version` never load torch.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command that the arguments name, or refuse with the nearest one."""
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
@@ -133,7 +135,8 @@ def _explain(error: Exception) -> int:
     if isinstance(error, MemoryError):
         return _complain("out of memory; a smaller `muons.batch` needs less", EXIT_FAILED)
     return _complain(
-        f"internal error: {type(error).__name__}: {error}\n(DIFFDET_TRACEBACK=1 in the environment shows where)", EXIT_FAILED
+        f"internal error: {type(error).__name__}: {error}\n(DIFFDET_TRACEBACK=1 in the environment shows where)",
+        EXIT_FAILED,
     )
 
 

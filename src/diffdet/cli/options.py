@@ -32,7 +32,9 @@ def device_option(function: Function) -> Function:
 
 def output_options(function: Function) -> Function:
     """`--quiet` and `--json`."""
-    function = click.option("--json", "as_json", is_flag=True, help="Print the content of result.json, and nothing else.")(function)
+    function = click.option(
+        "--json", "as_json", is_flag=True, help="Print the content of result.json, and nothing else."
+    )(function)
     return click.option("--quiet", "-q", is_flag=True, help="No progress and no summary.")(function)
 
 
@@ -54,6 +56,9 @@ def table(rows: list[list[str]], *, indent: int = 2) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
-        cells = [cell.ljust(width) if k == 0 else cell.rjust(width) for k, (cell, width) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            cell.ljust(width) if k == 0 else cell.rjust(width)
+            for k, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
         lines.append(" " * indent + "   ".join(cells).rstrip())
     return "\n".join(lines)

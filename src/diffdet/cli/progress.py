@@ -91,6 +91,8 @@ class Progress:
         rest = f"  {text}" if text else ""
         click.echo(f"{self._title}: {done}{of} {self._unit}, {time.monotonic() - self._start:.0f} s{rest}", err=True)
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()

@@ -15,12 +15,30 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
 }
 """Extras, the modules that each brings, and what it enables."""
 
-_PACKAGES = ("torch", "numpy", "h5py", "matplotlib", "pydantic", "PyYAML", "click", "rich", "Jinja2", "safetensors", "filelock", "jaxtyping")
+_PACKAGES = (
+    "torch",
+    "numpy",
+    "h5py",
+    "matplotlib",
+    "pydantic",
+    "PyYAML",
+    "click",
+    "rich",
+    "Jinja2",
+    "safetensors",
+    "filelock",
+    "jaxtyping",
+)
 
 
 def versions() -> dict[str, str]:
     """Versions of what decides a run's numbers, for `config.yaml` and `result.json`; does not load torch."""
-    found = {"diffdet": _version("diffdet"), "torch": _version("torch"), "numpy": _version("numpy"), "python": platform.python_version()}
+    found = {
+        "diffdet": _version("diffdet"),
+        "torch": _version("torch"),
+        "numpy": _version("numpy"),
+        "python": platform.python_version(),
+    }
     return found | {"platform": f"{platform.system()} {platform.machine()}"}
 
 
@@ -41,7 +59,8 @@ def _memory() -> dict[str, str]:
         with open("/proc/meminfo", encoding="ascii") as file:
             lines = dict(line.split(":", 1) for line in file)
         return {
-            label: f"{int(lines[key].split()[0]) / 2**20:.1f} GiB" for label, key in (("memory", "MemTotal"), ("available", "MemAvailable"))
+            label: f"{int(lines[key].split()[0]) / 2**20:.1f} GiB"
+            for label, key in (("memory", "MemTotal"), ("available", "MemAvailable"))
         }
     except (OSError, KeyError, ValueError):
         return {}
@@ -61,12 +80,23 @@ def examine() -> dict[str, Any]:
     import torch
 
     cpus, threads = _cpus(), torch.get_num_threads()
-    machine = {"system": platform.platform(), "python": platform.python_version(), "processors": cpus, "torch threads": threads, **_memory()}
+    machine = {
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "processors": cpus,
+        "torch threads": threads,
+        **_memory(),
+    }
     devices = [{"name": "cpu", "description": f"{platform.machine()}, {threads} threads"}]
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)
-            devices.append({"name": f"cuda:{index}", "description": f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB"})
+            devices.append(
+                {
+                    "name": f"cuda:{index}",
+                    "description": f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB",
+                }
+            )
     if torch.backends.mps.is_available():
         devices.append({"name": "mps", "description": "Apple GPU"})
     extras, advice = [], []

@@ -1,8 +1,8 @@
 """One process per run folder: who holds it is written down, and a dead holder's claim is taken over.
 
-Two means together. The operating system's file lock ends with the process that holds it, however it dies. Beside it a small
-file names the holder and is touched twice a minute: on file systems whose locks do not reach other machines, a claim of another
-machine counts while that file is fresh.
+Two means together. The operating system's file lock ends with the process that holds it, however it dies. Beside it a
+small file names the holder and is touched twice a minute: on file systems whose locks do not reach other machines, a
+claim of another machine counts while that file is fresh.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ HOLDER_NAME = ".lock-holder.json"
 HEARTBEAT_S = 30.0
 """Seconds between two touches of the holder's file. Longer makes a dead machine's claim last longer."""
 STALE_S = 300.0
-"""Age of the holder's file from which a claim of another machine counts as dead. Shorter risks taking a stalled machine's run."""
+"""Age of the holder's file from which a claim of another machine counts as dead. Shorter risks taking a stalled
+machine's run."""
 
 
 class FolderLock:
@@ -122,7 +123,8 @@ class FolderLock:
         if holder is not None:
             by = f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}"
         return (
-            f"{self.folder}: expected a folder that no other process holds, given one held by {by} (lock {self.folder / LOCK_NAME}). "
+            f"{self.folder}: expected a folder that no other process holds, given one held by {by} (lock "
+            f"{self.folder / LOCK_NAME}). "
             "Wait until it ends, or choose another folder"
         )
 
@@ -130,5 +132,7 @@ class FolderLock:
         self.acquire()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.release()

@@ -1,8 +1,9 @@
 """Which class a name in a configuration stands for.
 
-A class of ours goes by its documented name; a user's own as ``package.module:Class``. The table holds text only, so that a
-configuration can be checked without importing torch; `resolve` imports. What is imported must be a class that can play the part it
-is named for, so that a configuration can neither call a function nor construct an object of somebody else's kind.
+A class of ours goes by its documented name; a user's own as ``package.module:Class``. The table holds text only, so
+that a configuration can be checked without importing torch; `resolve` imports. What is imported must be a class that
+can play the part it is named for, so that a configuration can neither call a function nor construct an object of
+somebody else's kind.
 """
 
 from __future__ import annotations
@@ -25,22 +26,26 @@ _PASSIVES = f"{_TOMOGRAPHY}.optimisation.data.passives"
 _LADLE = f"{_TOMOGRAPHY}.benchmarks.ladle_furnace"
 
 ROLES: dict[str, dict[str, str]] = {
-    "panel": {name: f"{_TOMOGRAPHY}.volume.panel" for name in ("DetectorPanel", "SigmoidDetectorPanel")},
-    "track inferrer": {name: f"{_TOMOGRAPHY}.inference.scattering" for name in ("ScatterBatch", "GenScatterBatch")},
+    "panel": dict.fromkeys(("DetectorPanel", "SigmoidDetectorPanel"), f"{_TOMOGRAPHY}.volume.panel"),
+    "track inferrer": dict.fromkeys(("ScatterBatch", "GenScatterBatch"), f"{_TOMOGRAPHY}.inference.scattering"),
     "volume inferrer": {
         "PanelX0Inferrer": f"{_TOMOGRAPHY}.inference.volume",
         "PocaZLadleFurnaceFillLevelInferrer": f"{_LADLE}.inference",
         "EdgeDetLadleFurnaceFillLevelInferrer": f"{_LADLE}.inference",
     },
     "loss": {
-        **{name: _LOSSES for name in ("VoxelX0Loss", "VoxelClassLoss", "VolumeClassLoss", "VolumeIntClassLoss", "VolumeMSELoss")},
+        **dict.fromkeys(
+            ("VoxelX0Loss", "VoxelClassLoss", "VolumeClassLoss", "VolumeIntClassLoss", "VolumeMSELoss"), _LOSSES
+        ),
         "LadleFurnaceIntClassLoss": f"{_LADLE}.loss",
     },
     "passive generator": {
-        **{name: _PASSIVES for name in ("RandomBlockPassiveGenerator", "BlockPresentPassiveGenerator", "VoxelPassiveGenerator")},
+        **dict.fromkeys(
+            ("RandomBlockPassiveGenerator", "BlockPresentPassiveGenerator", "VoxelPassiveGenerator"), _PASSIVES
+        ),
         "LadleFurnacePassiveGenerator": f"{_LADLE}.data",
     },
-    "muon generator": {name: f"{_TOMOGRAPHY}.muon.generation" for name in ("MuonGenerator2015", "MuonGenerator2016")},
+    "muon generator": dict.fromkeys(("MuonGenerator2015", "MuonGenerator2016"), f"{_TOMOGRAPHY}.muon.generation"),
     "callback": {
         "MuonResampler": f"{_CALLBACKS}.data_callbacks",
         "NoMoreNaNs": f"{_CALLBACKS}.grad_callbacks",
@@ -55,13 +60,16 @@ ROLES: dict[str, dict[str, str]] = {
         "LinearCorrectionCallback": f"{_LADLE}.inference",
         "SpreadRangeLoss": f"{_LADLE}.loss",
     },
-    "optimiser": {name: "torch.optim" for name in ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad", "Rprop")},
+    "optimiser": dict.fromkeys(
+        ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad", "Rprop"), "torch.optim"
+    ),
     "task": {
         "held_out_loss": "diffdet.runs.tasks.held_out_loss:HeldOutLoss",
         "ladle_furnace": "diffdet.runs.tasks.ladle_furnace:LadleFurnace",
     },
 }
-"""For each part that a class can play: the documented names, and the module (or ``module:Class``) that each is imported from."""
+"""For each part that a class can play: the documented names, and the module (or ``module:Class``) that each is
+imported from."""
 
 _BASES: dict[str, str] = {
     "panel": f"{_TOMOGRAPHY}.volume.panel:AbsPanel",
@@ -86,7 +94,9 @@ def is_own_name(name: str) -> bool:
 def explain_unknown(role: str, name: str) -> tuple[str, str]:
     """What to expect instead of a name that is not known: ``(expected, hint)``."""
     names = list(ROLES[role])
-    return f"the name of a {role} ({', '.join(names)}), or your own as `package.module:Class`", did_you_mean(name, names)
+    return f"the name of a {role} ({', '.join(names)}), or your own as `package.module:Class`", did_you_mean(
+        name, names
+    )
 
 
 @contextmanager
@@ -145,10 +155,14 @@ def resolve(role: str, name: str, where: str) -> type:
         raise InputError(f"{where}: given {name!r}, but importing it raised {type(error).__name__}: {error}") from error
     base = _fetch(_BASES[role])
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise InputError(f"{where}: expected a class that inherits from {base.__module__}.{base.__name__}, given {name!r}")
+        raise InputError(
+            f"{where}: expected a class that inherits from {base.__module__}.{base.__name__}, given {name!r}"
+        )
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))
-        raise InputError(f"{where}: expected a class with every abstract method written, given {name!r}, which lacks {missing}")
+        raise InputError(
+            f"{where}: expected a class with every abstract method written, given {name!r}, which lacks {missing}"
+        )
     return found
 
 
@@ -159,14 +173,17 @@ def accepted(function: Any) -> tuple[list[str], bool]:
     return names, any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
-def construct(function: type, where: str, fixed: dict[str, Any], args: dict[str, Any], *, late: Sequence[str] = ()) -> Any:
+def construct(
+    function: type, where: str, fixed: dict[str, Any], args: dict[str, Any], *, late: Sequence[str] = ()
+) -> Any:
     """Bind arguments to a class, and call it unless some come later.
 
     Args:
         function: The class.
         where: Path of its section, for messages.
         fixed: Arguments that the house supplies where the class takes them.
-        args: Arguments from the configuration; a value ``{class: NAME, args: {...}}`` stands for that class with its arguments.
+        args: Arguments from the configuration; a value ``{class: NAME, args: {...}}`` stands for that class with its
+            arguments.
         late: Arguments that are filled in later; when given, a `partial` is returned.
 
     Returns:
@@ -181,7 +198,8 @@ def construct(function: type, where: str, fixed: dict[str, Any], args: dict[str,
             own = [name for name in names if name not in fixed and name not in late and name != "self"]
             hint = did_you_mean(key, own)
             raise InputError(
-                f"{where}.args.{key}: expected an argument of {function.__name__} ({', '.join(own) or 'it has none'}), given {key!r}"
+                f"{where}.args.{key}: expected an argument of {function.__name__} "
+                f"({', '.join(own) or 'it has none'}), given {key!r}"
                 f"{'. ' + hint if hint else ''}"
             )
     values = {key: value for key, value in fixed.items() if key in names or takes_any}
@@ -194,13 +212,17 @@ def construct(function: type, where: str, fixed: dict[str, Any], args: dict[str,
         if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in values
     ]
     if missing:
-        raise InputError(f"{where}.args.{missing[0]}: expected a value, which {function.__name__} requires, given nothing")
+        raise InputError(
+            f"{where}.args.{missing[0]}: expected a value, which {function.__name__} requires, given nothing"
+        )
     try:
         return function(**values)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     except (TypeError, ValueError, KeyError) as error:
-        raise InputError(f"{where}: {function.__name__} does not accept {args!r}: {type(error).__name__}: {error}") from error
+        raise InputError(
+            f"{where}: {function.__name__} does not accept {args!r}: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _resolve_nested(value: Any, where: str) -> Any:
@@ -209,8 +231,12 @@ def _resolve_nested(value: Any, where: str) -> Any:
         name = value["class"]
         for role, names in ROLES.items():
             if name in names:
-                return construct(resolve(role, name, where), where, {}, dict(value.get("args") or {}), late=("anything",))
+                return construct(
+                    resolve(role, name, where), where, {}, dict(value.get("args") or {}), late=("anything",)
+                )
         every = [name for names in ROLES.values() for name in names]
         hint = did_you_mean(str(name), every)
-        raise InputError(f"{where}.class: expected the name of a class of ours, given {name!r}{'. ' + hint if hint else ''}")
+        raise InputError(
+            f"{where}.class: expected the name of a class of ours, given {name!r}{'. ' + hint if hint else ''}"
+        )
     return value

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from diffdet.runs.config.messages import refuse
-from diffdet.runs.config.quantities import LengthTriple, Length, Positive, PositiveLength, PositiveLengthPair
+from diffdet.runs.config.quantities import Length, LengthTriple, Positive, PositiveLength, PositiveLengthPair
 from diffdet.runs.config.section import ClassSpec, Section
 
 _TOLERANCE = 1e-6
@@ -47,7 +47,12 @@ class PanelConfig(ClassSpec):
     @model_validator(mode="after")
     def _smooth_fits_class(self) -> PanelConfig:
         if self.class_ == "DetectorPanel" and self.smooth is not None:
-            raise refuse("no `smooth` for the class DetectorPanel", field="smooth", given=self.smooth, hint="`SigmoidDetectorPanel` has one")
+            raise refuse(
+                "no `smooth` for the class DetectorPanel",
+                field="smooth",
+                given=self.smooth,
+                hint="`SigmoidDetectorPanel` has one",
+            )
         return self
 
 
@@ -78,7 +83,8 @@ class PassiveConfig(Section):
     step: PositiveLength = 0.01
     """Length of the steps in which muons scatter, m."""
     scatter_model: Literal["pdg", "pdg-step"] = "pdg"
-    """`pdg`: Highland's width of the whole path, independent of the step. `pdg-step`: the formula applied to each step."""
+    """`pdg`: Highland's width of the whole path, independent of the step. `pdg-step`: the formula applied to each
+    step."""
     z: Length | None = None
     """Top of the block, m. Follows from the thicknesses; where given, it must agree with them."""
 
@@ -96,7 +102,10 @@ def _check_multiple(length: float, unit: float, field: str, unit_field: str) -> 
     if ratio < 1 - _TOLERANCE or abs(ratio - round(ratio)) > _TOLERANCE:
         low, high = max(1, int(ratio)) * unit, (int(ratio) + 1) * unit
         raise refuse(
-            f"a whole multiple of the voxel edge, `{unit_field}` = {unit:g} m", field=field, given=length, hint=f"{low:g} or {high:g} would do"
+            f"a whole multiple of the voxel edge, `{unit_field}` = {unit:g} m",
+            field=field,
+            given=length,
+            hint=f"{low:g} or {high:g} would do",
         )
 
 
@@ -106,7 +115,8 @@ class VolumeConfig(Section):
     lw: PositiveLengthPair
     """Length in x and width in y of all layers, m: whole multiples of the voxel edge."""
     budget: Positive | None = None
-    """Total cost of the panels, unit currency. Given, panels share it in learnable fractions; none, their areas are free."""
+    """Total cost of the panels, unit currency. Given, panels share it in learnable fractions; none, their areas are
+    free."""
     layers: Annotated[list[LayerConfig], Field(min_length=3)]
     """Layers from top to bottom: detectors above, passive blocks, detectors below."""
 
@@ -123,7 +133,11 @@ class VolumeConfig(Section):
         for place in ("above", "below"):
             count = sum(len(layer.panels) for layer in self.detectors if layer.position == place)
             if count < 2:
-                raise refuse(f"at least two panels {place} the passive block, which a track needs", field="layers", given=f"{count} {place}")
+                raise refuse(
+                    f"at least two panels {place} the passive block, which a track needs",
+                    field="layers",
+                    given=f"{count} {place}",
+                )
         return self
 
     @model_validator(mode="after")
@@ -134,7 +148,9 @@ class VolumeConfig(Section):
                 continue
             if first is not None and abs(layer.voxel - first[1]) > _TOLERANCE * first[1]:
                 raise refuse(
-                    f"the voxel edge of the other passive blocks, {first[1]:g} m (layers[{first[0]}].voxel)", field=f"layers[{place}].voxel", given=layer.voxel
+                    f"the voxel edge of the other passive blocks, {first[1]:g} m (layers[{first[0]}].voxel)",
+                    field=f"layers[{place}].voxel",
+                    given=layer.voxel,
                 )
             first = first or (place, layer.voxel)
             for axis in range(2):
@@ -146,7 +162,9 @@ class VolumeConfig(Section):
         for place, (layer, top) in enumerate(self._tops()):
             if layer.z is not None and abs(layer.z - top) > _TOLERANCE:
                 raise refuse(
-                    f"{top:.6g} m, where the layers below it end: layers must touch, and the lowest must end at 0", field=f"layers[{place}].z", given=layer.z
+                    f"{top:.6g} m, where the layers below it end: layers must touch, and the lowest must end at 0",
+                    field=f"layers[{place}].z",
+                    given=layer.z,
                 )
         return self
 
@@ -190,8 +208,9 @@ class VolumeConfig(Section):
         return spans[-1][0], spans[0][1]
 
     def _tops(self) -> Iterator[tuple[DetectorConfig | PassiveConfig, float]]:
-        """Each layer with the z of its top, from the highest down; sums of decimals are rounded to a tenth of a nanometre."""
+        """Each layer with the z of its top, from the highest down."""
         for place, layer in enumerate(self.layers):
+            # Sums of decimals are rounded to a tenth of a nanometre, so that 0.4 + 1.0 + 0.4 is 1.8.
             yield layer, round(sum(below.thickness for below in self.layers[place:]), 10)
 
     def tops(self) -> list[float]:

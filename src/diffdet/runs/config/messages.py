@@ -50,8 +50,8 @@ def show(value: object, limit: int = 60) -> str:
 def path_of(location: Sequence[str | int], data: object) -> str:
     """A location as a path such as ``volume.layers[2].panels[0].xyz``.
 
-    pydantic puts the tags of unions between the keys; whatever is no key of the data at its place, and not the last part, is such
-    a tag and left out.
+    pydantic puts the tags of unions between the keys; whatever is no key of the data at its place, and not the last
+    part, is such a tag and left out.
     """
     path, here = "", data
     for place, part in enumerate(location):
@@ -80,7 +80,11 @@ def _expected(error: ErrorDetails) -> str:
     if error["type"].startswith("tuple_") or error["type"] == "list_type":
         return "a list"
     message = error["msg"].replace("Input should be ", "")
-    message = message.replace("valid integer", "whole number").replace("valid number", "number").replace("valid string", "text")
+    message = (
+        message.replace("valid integer", "whole number")
+        .replace("valid number", "number")
+        .replace("valid string", "text")
+    )
     message = message.replace("a valid boolean", "true or false")
     if message.startswith(("greater", "less")):
         message = f"a number {message}"
@@ -102,14 +106,18 @@ def describe(error: ErrorDetails, data: object) -> str:
         tags = [tag.strip("'") for tag in str(context.get("expected_tags", "'detector', 'passive'")).split(", ")]
         hint = did_you_mean(str(given), tags)
         shown = "nothing" if given == _NOT_GIVEN else show(given)
-        return f"{path_of(error['loc'], data)}.{key}: expected {' or '.join(map(repr, tags))}, given {shown}{'. ' + hint if hint else ''}"
+        expected = " or ".join(map(repr, tags))
+        return f"{path_of(error['loc'], data)}.{key}: expected {expected}, given {shown}{'. ' + hint if hint else ''}"
     if error["type"] != "diffdet":
         path = path_of(error["loc"], data)
         expected = _expected(error)
         given = "nothing" if error["type"] == "missing" else show(error["input"])
         hint = ""
         if error["type"] in ("literal_error", "union_tag_invalid"):
-            hint = did_you_mean(str(error["input"]), [part.strip("'") for part in str(context.get("expected", "")).replace(" or ", ", ").split(", ")])
+            hint = did_you_mean(
+                str(error["input"]),
+                [part.strip("'") for part in str(context.get("expected", "")).replace(" or ", ", ").split(", ")],
+            )
         return f"{path or 'the configuration'}: expected {expected}, given {given}{'. ' + hint if hint else ''}"
     path = path_of(error["loc"], data)
     field, given, hint = context["field"], context["given"], context["hint"]

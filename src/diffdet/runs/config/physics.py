@@ -7,7 +7,16 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, model_validator
 
 from diffdet.runs.config.messages import refuse
-from diffdet.runs.config.quantities import AnglePair, LengthPair, LengthTriple, Momentum, MomentumPair, Number, Positive, PositiveLength
+from diffdet.runs.config.quantities import (
+    AnglePair,
+    LengthPair,
+    LengthTriple,
+    Momentum,
+    MomentumPair,
+    Number,
+    Positive,
+    PositiveLength,
+)
 from diffdet.runs.config.section import ClassSpec, Section
 
 _MAX_THETA = 1.5707963267948966
@@ -18,8 +27,9 @@ class PassiveGeneratorConfig(ClassSpec):
 
     role: ClassVar[str] = "passive generator"
 
-    variants: list[dict[str, Any]] = []
-    """Keyword arguments of the generator's draw, one volume for each: for example `{fixed_mat_z: 0.6}`. Empty: free draws."""
+    variants: list[dict[str, Any]] = Field(default_factory=list)
+    """Keyword arguments of the generator's draw, one volume for each: for example `{fixed_mat_z: 0.6}`. Empty: free
+    draws."""
 
 
 class BlockConfig(Section):
@@ -40,7 +50,9 @@ class BlockConfig(Section):
             raise refuse("either `material` or `x0`", given={"material": self.material, "x0": self.x0})
         for axis in range(3):
             if not self.low[axis] < self.high[axis]:
-                raise refuse(f"a corner below `high[{axis}]` = {self.high[axis]:g}", field=f"low[{axis}]", given=self.low[axis])
+                raise refuse(
+                    f"a corner below `high[{axis}]` = {self.high[axis]:g}", field=f"low[{axis}]", given=self.low[axis]
+                )
         return self
 
 
@@ -51,16 +63,22 @@ class LayoutConfig(Section):
     """Material around the blocks."""
     background_x0: PositiveLength | None = None
     """Radiation length around the blocks, m, for a material that the library does not list."""
-    blocks: list[BlockConfig] = []
-    """Cuboids laid into the background, later ones over earlier ones. A voxel belongs to a block that holds its centre."""
+    blocks: list[BlockConfig] = Field(default_factory=list)
+    """Cuboids laid into the background, later ones over earlier ones. A voxel belongs to a block that holds its
+    centre."""
     file: str | None = None
-    """NPZ or HDF5 file with an array `x0` (z, x, y) of radiation lengths, m, lowest layer first; instead of a background."""
+    """NPZ or HDF5 file with an array `x0` (z, x, y) of radiation lengths, m, lowest layer first; instead of a
+    background."""
     target: Number | list[Number] | None = None
     """What the inference should find, for losses that compare with a target of the volume."""
 
     @model_validator(mode="after")
     def _one_source(self) -> LayoutConfig:
-        given = {name: value for name in ("background", "background_x0", "file") if (value := getattr(self, name)) is not None}
+        given = {
+            name: value
+            for name in ("background", "background_x0", "file")
+            if (value := getattr(self, name)) is not None
+        }
         if len(given) != 1:
             raise refuse("exactly one of `background`, `background_x0` and `file`", given=given or "none of them")
         if self.file is not None and self.blocks:
@@ -73,7 +91,7 @@ class PassivesConfig(Section):
 
     generator: PassiveGeneratorConfig | None = None
     """Draws volumes at random."""
-    layouts: list[LayoutConfig] = []
+    layouts: list[LayoutConfig] = Field(default_factory=list)
     """Volumes that are the same every time."""
     train: Annotated[int, Field(ge=1)] = 1
     """Volumes in a training epoch; for layouts and variants, how many of each."""
@@ -128,9 +146,13 @@ class MuonsConfig(ClassSpec):
             if pair is not None and not pair[0] < pair[1]:
                 raise refuse("a lower and a higher value", field=name, given=list(pair))
         if self.theta_range[1] >= _MAX_THETA:
-            raise refuse("an angle below pi/2, because muons must fall", field="theta_range[1]", given=self.theta_range[1])
+            raise refuse(
+                "an angle below pi/2, because muons must fall", field="theta_range[1]", given=self.theta_range[1]
+            )
         if (self.x_range is None) != (self.y_range is None):
-            raise refuse("both `x_range` and `y_range`, or neither", given={"x_range": self.x_range, "y_range": self.y_range})
+            raise refuse(
+                "both `x_range` and `y_range`, or neither", given={"x_range": self.x_range, "y_range": self.y_range}
+            )
         return self
 
     @property

@@ -1,7 +1,8 @@
 """Numbers in a configuration: plain in the house's units, or strings that carry their own.
 
-A length may be written as ``0.015``, ``"15 mm"`` or ``"1.5cm"``; angles and momenta likewise. Plain numbers are metres, radians
-and GeV. A number that YAML 1.1 leaves as text (``1e4`` without a point) is read as the number that it is.
+A length may be written as ``0.015``, ``"15 mm"`` or ``"1.5cm"``; angles and momenta likewise. Plain numbers are
+metres, radians and GeV. A number that YAML 1.1 leaves as text (``1e4`` without a point) is read as the number that it
+is.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ def parse_quantity(value: object, units: Mapping[str, float], what: str) -> obje
         return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
     found = _WITH_UNIT.match(value)
     known = ", ".join(units)
-    expected = f"{what}: a number in {next(iter(units))}, or a number with one of the units {known}" if units else "a number"
+    expected = (
+        f"{what}: a number in {next(iter(units))}, or a number with one of the units {known}" if units else "a number"
+    )
     if found is None:
         raise refuse(expected)
     number, unit = float(found.group(1)), found.group(2)
@@ -66,8 +69,12 @@ def _schema(units: Mapping[str, float], what: str, **limits: float) -> dict[str,
 
 
 Number = Annotated[float, BeforeValidator(_reader({}, "")), WithJsonSchema(_schema({}, ""))]
-Positive = Annotated[float, BeforeValidator(_reader({}, "")), Gt(0), WithJsonSchema(_schema({}, "", exclusiveMinimum=0))]
-Length = Annotated[float, BeforeValidator(_reader(LENGTH_UNITS, "a length")), WithJsonSchema(_schema(LENGTH_UNITS, "a length"))]
+Positive = Annotated[
+    float, BeforeValidator(_reader({}, "")), Gt(0), WithJsonSchema(_schema({}, "", exclusiveMinimum=0))
+]
+Length = Annotated[
+    float, BeforeValidator(_reader(LENGTH_UNITS, "a length")), WithJsonSchema(_schema(LENGTH_UNITS, "a length"))
+]
 PositiveLength = Annotated[
     float,
     BeforeValidator(_reader(LENGTH_UNITS, "a length")),
@@ -75,7 +82,10 @@ PositiveLength = Annotated[
     WithJsonSchema(_schema(LENGTH_UNITS, "a length", exclusiveMinimum=0)),
 ]
 Angle = Annotated[
-    float, BeforeValidator(_reader(ANGLE_UNITS, "an angle")), Ge(0), WithJsonSchema(_schema(ANGLE_UNITS, "an angle", minimum=0))
+    float,
+    BeforeValidator(_reader(ANGLE_UNITS, "an angle")),
+    Ge(0),
+    WithJsonSchema(_schema(ANGLE_UNITS, "an angle", minimum=0)),
 ]
 Momentum = Annotated[
     float,
@@ -84,10 +94,14 @@ Momentum = Annotated[
     WithJsonSchema(_schema(MOMENTUM_UNITS, "a momentum", exclusiveMinimum=0)),
 ]
 Duration = Annotated[
-    float, BeforeValidator(_reader(TIME_UNITS, "a time")), Gt(0), WithJsonSchema(_schema(TIME_UNITS, "a time", exclusiveMinimum=0))
+    float,
+    BeforeValidator(_reader(TIME_UNITS, "a time")),
+    Gt(0),
+    WithJsonSchema(_schema(TIME_UNITS, "a time", exclusiveMinimum=0)),
 ]
 
-# Files hold lists where the house wants fixed-length tuples; only the container is read leniently, not what it contains.
+# Files hold lists where the house wants fixed-length tuples; only the container is read leniently, not what it
+# contains.
 LengthPair = Annotated[tuple[Length, Length], Strict(False)]
 PositiveLengthPair = Annotated[tuple[PositiveLength, PositiveLength], Strict(False)]
 LengthTriple = Annotated[tuple[Length, Length, Length], Strict(False)]

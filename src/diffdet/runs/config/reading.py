@@ -33,7 +33,9 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             if isinstance(key_node, yaml.ScalarNode) and key_node.tag != "tag:yaml.org,2002:merge":
                 if key_node.value in seen:
-                    raise yaml.constructor.ConstructorError(None, None, f"the key {key_node.value!r} is given twice", key_node.start_mark)
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key_node.value!r} is given twice", key_node.start_mark
+                    )
                 seen.add(key_node.value)
         return super().construct_mapping(node, deep)
 
@@ -41,7 +43,7 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """Block style, but short lists of plain values on one line."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True
 
 
@@ -80,7 +82,10 @@ def builtin_text(name: str) -> str:
     """
     if name not in builtin_names():
         hint = did_you_mean(name, builtin_names())
-        raise InputError(f"NAME: expected a built-in design ({', '.join(builtin_names())}), given {name!r}{'. ' + hint if hint else ''}")
+        raise InputError(
+            f"NAME: expected a built-in design ({', '.join(builtin_names())}), given "
+            f"{name!r}{'. ' + hint if hint else ''}"
+        )
     return (resources.files("diffdet.runs") / "designs" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
@@ -100,17 +105,24 @@ def read_config_file(path: Path) -> dict[str, Any]:
     if not path.exists():
         hint = did_you_mean(str(path), builtin_names())
         known = f"a configuration file, or a built-in design ({', '.join(builtin_names())})"
-        raise InputError(f"CONFIG: expected {known}, given {str(path)!r}, which does not exist{'. ' + hint if hint else ''}")
+        raise InputError(
+            f"CONFIG: expected {known}, given {str(path)!r}, which does not exist{'. ' + hint if hint else ''}"
+        )
     if path.is_dir():
         raise InputError(f"CONFIG: expected a configuration file, given the folder {str(path)!r}")
     if kind is None:
         raise InputError(f"CONFIG: expected a file ending in {', '.join(_SUFFIXES)}, given {str(path)!r}")
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise InputError(f"CONFIG: expected a file of at most {_MAX_BYTES // 2**20} MiB, given {path} with {path.stat().st_size} bytes")
+            raise InputError(
+                f"CONFIG: expected a file of at most {_MAX_BYTES // 2**20} MiB, given {path} with "
+                f"{path.stat().st_size} bytes"
+            )
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"CONFIG: expected {kind} text in UTF-8, given {str(path)!r}, which is not ({error.reason})") from error
+        raise InputError(
+            f"CONFIG: expected {kind} text in UTF-8, given {str(path)!r}, which is not ({error.reason})"
+        ) from error
     except OSError as error:
         raise InputError(f"CONFIG: cannot read {str(path)!r}: {error.strerror}") from error
     return parse_config_text(text, kind, str(path))
@@ -232,7 +244,9 @@ def shrink(data: dict[str, Any]) -> None:
     schedule["cost_warmup_epochs"] = min(schedule["cost_warmup_epochs"], 1)
     passives["train"], passives["valid"] = min(passives["train"], 2), min(passives["valid"], 1)
     muons["per_volume"], muons["batch"] = min(muons["per_volume"], 128), None
-    per_epoch = passives["train"] * (len(passives["layouts"]) or len((passives["generator"] or {}).get("variants", ())) or 1)
+    per_epoch = passives["train"] * (
+        len(passives["layouts"]) or len((passives["generator"] or {}).get("variants", ())) or 1
+    )
     if schedule["volumes_per_update"] is not None:
         schedule["volumes_per_update"] = min(schedule["volumes_per_update"], per_epoch)
 
@@ -320,7 +334,14 @@ def _absolute_files(config: RunConfig, folder: Path) -> dict[str, Any]:
 
 def needs_own_classes(config: RunConfig) -> bool:
     """Whether a configuration names a user's own class anywhere."""
-    specs: list[Any] = [config.loss, config.muons, config.inference.tracks, config.inference.volume, config.task, config.passives.generator]
+    specs: list[Any] = [
+        config.loss,
+        config.muons,
+        config.inference.tracks,
+        config.inference.volume,
+        config.task,
+        config.passives.generator,
+    ]
     specs += [panel for layer in config.volume.detectors for panel in layer.panels]
     specs += [*config.callbacks, *config.optimiser.values()]
     return any(spec is not None and spec.is_own for spec in specs)
@@ -359,4 +380,8 @@ def to_yaml(data: Mapping[str, Any]) -> str:
 def json_schema() -> dict[str, Any]:
     """The JSON schema of configurations, for editors and other programs."""
     schema = RunConfig.model_json_schema(by_alias=True, mode="validation")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "diffdet configuration", **{k: v for k, v in schema.items() if k != "title"}}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "diffdet configuration",
+        **{k: v for k, v in schema.items() if k != "title"},
+    }

@@ -11,7 +11,14 @@ from diffdet.runs.config.geometry import VolumeConfig
 from diffdet.runs.config.messages import did_you_mean, refuse
 from diffdet.runs.config.physics import InferenceConfig, LossConfig, MuonsConfig, PassivesConfig
 from diffdet.runs.config.section import Section
-from diffdet.runs.config.training import PANEL_FAMILIES, CallbackConfig, CheckpointsConfig, OptimiserConfig, ScheduleConfig, TaskConfig
+from diffdet.runs.config.training import (
+    PANEL_FAMILIES,
+    CallbackConfig,
+    CheckpointsConfig,
+    OptimiserConfig,
+    ScheduleConfig,
+    TaskConfig,
+)
 
 FORMAT_VERSION = 1
 """Version of the layout of configurations; a file of a later version is refused."""
@@ -32,9 +39,9 @@ class RunConfig(Section):
     """Seed of all random streams."""
     device: str = "cpu"
     """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto` for the first accelerator found."""
-    search_path: list[str] = []
-    """Folders in which the modules of `package.module:Class` are looked up, besides installed packages; relative ones start at the
-    configuration file, whose own folder is always searched."""
+    search_path: list[str] = Field(default_factory=list)
+    """Folders in which the modules of `package.module:Class` are looked up, besides installed packages; relative ones
+    start at the configuration file, whose own folder is always searched."""
     volume: VolumeConfig
     """Layers, panels and voxels."""
     passives: PassivesConfig
@@ -46,9 +53,13 @@ class RunConfig(Section):
     loss: LossConfig | None
     """What the optimisation makes small; none where a callback supplies the loss."""
     optimiser: dict[str, OptimiserConfig]
-    """For each family of parameters (`xy_pos`, `z_pos`, `xy_span`, with a budget `budget`; or those of your own panels) how it moves;
-    `FAMILY.above` and `FAMILY.below` treat the two sides apart. A family that is not named stands still."""
-    callbacks: list[CallbackConfig] = [CallbackConfig.model_validate("MuonResampler"), CallbackConfig.model_validate("NoMoreNaNs")]
+    """For each family of parameters (`xy_pos`, `z_pos`, `xy_span`, with a budget `budget`; or those of your own
+    panels) how it moves; `FAMILY.above` and `FAMILY.below` treat the two sides apart. A family that is not named
+    stands still."""
+    callbacks: list[CallbackConfig] = [
+        CallbackConfig.model_validate("MuonResampler"),
+        CallbackConfig.model_validate("NoMoreNaNs"),
+    ]
     """What acts at events of the optimisation, in this order, after the warm-ups."""
     schedule: ScheduleConfig = ScheduleConfig()
     """How long the optimisation goes on."""
@@ -56,21 +67,25 @@ class RunConfig(Section):
     """How often the state is saved."""
     task: TaskConfig = TaskConfig()
     """How the detector is evaluated."""
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default_factory=dict)
     """Versions that wrote a resolved configuration; for information, not read."""
 
     @field_validator("format_version", mode="before")
     @classmethod
     def _known_format(cls, value: Any) -> Any:
         if isinstance(value, int) and not isinstance(value, bool) and value > FORMAT_VERSION:
-            raise refuse(f"{FORMAT_VERSION}, the newest version that this diffdet reads", hint="A newer diffdet wrote this file")
+            raise refuse(
+                f"{FORMAT_VERSION}, the newest version that this diffdet reads", hint="A newer diffdet wrote this file"
+            )
         return value
 
     @field_validator("device")
     @classmethod
     def _device_pattern(cls, name: str) -> str:
         if not _DEVICE.fullmatch(name):
-            raise refuse("`cpu`, `cuda`, `cuda:N`, `mps` or `auto`", hint=did_you_mean(name, ["cpu", "cuda", "mps", "auto"]))
+            raise refuse(
+                "`cpu`, `cuda`, `cuda:N`, `mps` or `auto`", hint=did_you_mean(name, ["cpu", "cuda", "mps", "auto"])
+            )
         return name
 
     @model_validator(mode="after")
@@ -80,15 +95,26 @@ class RunConfig(Section):
         for family in self.optimiser:
             base, _, side = family.partition(".")
             if side not in ("", "above", "below") or (side and base == "budget"):
-                raise refuse("`above` or `below` after the point, and neither for `budget`", field=f"optimiser.{family}", given=family)
+                raise refuse(
+                    "`above` or `below` after the point, and neither for `budget`",
+                    field=f"optimiser.{family}",
+                    given=family,
+                )
             if base not in known and not own:
-                raise refuse(f"a family of parameters: {', '.join(known)}", field=f"optimiser.{family}", given=family, hint=did_you_mean(base, known))
+                raise refuse(
+                    f"a family of parameters: {', '.join(known)}",
+                    field=f"optimiser.{family}",
+                    given=family,
+                    hint=did_you_mean(base, known),
+                )
             if side and base in self.optimiser:
                 raise refuse(f"either `{base}` or its two sides apart", field=f"optimiser.{family}", given=family)
         if not self.optimiser:
             raise refuse(f"at least one family of parameters: {', '.join(known)}", field="optimiser", given="none")
         if "budget" in self.optimiser and self.volume.budget is None:
-            raise refuse("no `budget` without `volume.budget`", field="optimiser.budget", given=self.optimiser["budget"].class_)
+            raise refuse(
+                "no `budget` without `volume.budget`", field="optimiser.budget", given=self.optimiser["budget"].class_
+            )
         return self
 
     @model_validator(mode="after")
@@ -96,11 +122,21 @@ class RunConfig(Section):
         rated = [family for family, optimiser in self.optimiser.items() if optimiser.rate is not None]
         named = {callback.class_ for callback in self.callbacks}
         if rated and self.schedule.warmup_epochs == 0:
-            raise refuse(f"at least 1, because optimiser.{rated[0]} has a `rate`", field="schedule.warmup_epochs", given=0)
+            raise refuse(
+                f"at least 1, because optimiser.{rated[0]} has a `rate`", field="schedule.warmup_epochs", given=0
+            )
         if not rated and self.schedule.warmup_epochs > 0 and "OptConfig" not in named:
-            raise refuse("0, because no optimiser has a `rate`", field="schedule.warmup_epochs", given=self.schedule.warmup_epochs)
+            raise refuse(
+                "0, because no optimiser has a `rate`",
+                field="schedule.warmup_epochs",
+                given=self.schedule.warmup_epochs,
+            )
         if self.schedule.cost_warmup_epochs and (self.loss is None or self.loss.target_budget is None):
-            raise refuse("0, because the loss has no `target_budget`", field="schedule.cost_warmup_epochs", given=self.schedule.cost_warmup_epochs)
+            raise refuse(
+                "0, because the loss has no `target_budget`",
+                field="schedule.cost_warmup_epochs",
+                given=self.schedule.cost_warmup_epochs,
+            )
         return self
 
     @model_validator(mode="after")
@@ -108,13 +144,19 @@ class RunConfig(Section):
         size = self.schedule.volumes_per_update
         available = self.passives.train * self.passives.n_kinds
         if size is not None and size > available:
-            raise refuse(f"at most {available}, the volumes of a training epoch", field="schedule.volumes_per_update", given=size)
+            raise refuse(
+                f"at most {available}, the volumes of a training epoch", field="schedule.volumes_per_update", given=size
+            )
         return self
 
     @model_validator(mode="after")
     def _something_to_minimise(self) -> RunConfig:
-        if self.loss is None and not any(callback.class_ == "SpreadRangeLoss" or callback.is_own for callback in self.callbacks):
-            raise refuse("a loss, or a callback that supplies one (SpreadRangeLoss or your own)", field="loss", given=None)
+        if self.loss is None and not any(
+            callback.class_ == "SpreadRangeLoss" or callback.is_own for callback in self.callbacks
+        ):
+            raise refuse(
+                "a loss, or a callback that supplies one (SpreadRangeLoss or your own)", field="loss", given=None
+            )
         return self
 
     @property

@@ -34,10 +34,14 @@ class Section(BaseModel):
     @classmethod
     def _refuse_unknown_keys(cls, data: Any) -> Any:
         if isinstance(data, Mapping):
+            known = cls.keys()
             for key in data:
-                if key not in cls.keys() and key not in cls.model_fields:
+                if key not in known and key not in cls.model_fields:
                     raise refuse(
-                        f"one of the keys {', '.join(cls.keys())}", field=str(key), given=f"the unknown key {key}", hint=did_you_mean(str(key), cls.keys())
+                        f"one of the keys {', '.join(cls.keys())}",
+                        field=str(key),
+                        given=f"the unknown key {key}",
+                        hint=did_you_mean(str(key), cls.keys()),
                     )
         return data
 
@@ -50,7 +54,8 @@ class ClassSpec(Section):
     class_: str = Field(alias="class")
     """Documented name, or your own class as `package.module:Class`."""
     args: dict[str, Any] = {}
-    """Keyword arguments of the class. A value `{class: NAME, args: {...}}` stands for that class with its arguments bound."""
+    """Keyword arguments of the class. A value `{class: NAME, args: {...}}` stands for that class with its arguments
+    bound."""
 
     @model_validator(mode="before")
     @classmethod

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, model_validator
 
 from diffdet.runs.config.messages import refuse
-from diffdet.runs.config.quantities import Duration, PositiveLength, Positive
+from diffdet.runs.config.quantities import Duration, Positive, PositiveLength
 from diffdet.runs.config.section import ClassSpec, Section
 
 PANEL_FAMILIES = ("xy_pos", "z_pos", "xy_span")
@@ -22,8 +22,8 @@ class OptimiserConfig(ClassSpec):
     class_: str = Field("SGD", alias="class")
     """Name of an optimiser of torch."""
     rate: PositiveLength | None = None
-    """Wanted movement per update, m (for `budget`: in its weights). The learning rate follows from the median gradient, measured in
-    `schedule.warmup_epochs` epochs during which the detector stands still."""
+    """Wanted movement per update, m (for `budget`: in its weights). The learning rate follows from the median
+    gradient, measured in `schedule.warmup_epochs` epochs during which the detector stands still."""
     lr: Positive | None = None
     """Learning rate, instead of `rate`."""
 
@@ -46,7 +46,8 @@ class ScheduleConfig(Section):
     epochs: Annotated[int, Field(ge=1)] = 20
     """Epochs in which the detector moves."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
-    """Epochs before those, in which gradients are measured and learning rates set; needed where an optimiser has a `rate`."""
+    """Epochs before those, in which gradients are measured and learning rates set; needed where an optimiser has a
+    `rate`."""
     cost_warmup_epochs: Annotated[int, Field(ge=0)] = 0
     """Epochs before those, in which the median error is measured and becomes the weight of the cost term."""
     volumes_per_update: Annotated[int, Field(ge=1)] | None = None
@@ -76,4 +77,3 @@ class TaskConfig(ClassSpec):
 
     class_: str = Field("held_out_loss", alias="class")
     """`held_out_loss`, `ladle_furnace`, or your own as `package.module:Class`."""
-
