@@ -1,9 +1,9 @@
 """Files that are whole or absent: written beside their place, made durable, then renamed over it.
 
-Every file that diffdet writes goes through here. A reader sees the old content or the new one, never a mixture, whatever moment the
-machine or the process dies at: data go to a temporary file in the same folder, are flushed to the disk (`fsync`), renamed over the
-destination, and the folder itself is flushed, so that the rename survives a power cut, too. Temporary files end in ``.tmp``;
-`clean_temporaries` removes those that a killed process left.
+Every file that diffdet writes goes through here. A reader sees the old content or the new one, never a mixture,
+whatever moment the machine or the process dies at: data go to a temporary file in the same folder, are flushed to the
+disk (`fsync`), renamed over the destination, and the folder itself is flushed, so that the rename survives a power cut,
+too. Temporary files end in ``.tmp``; `clean_temporaries` removes those that a killed process left.
 
 Needs the standard library only, so that the command line can use it before torch is loaded.
 """
@@ -84,8 +84,8 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
         data: Its content.
 
     Raises:
-        StorageError: If the folder is missing or read-only, the disk is full, or the path is a folder; the message names the path,
-            the bytes needed and those free. What was there before is untouched.
+        StorageError: If the folder is missing or read-only, the disk is full, or the path is a folder; the message
+            names the path, the bytes needed and those free. What was there before is untouched.
     """
     with replacing(path, size=len(data)) as temporary, _raw(temporary) as file:
         _write(file, data)
@@ -115,8 +115,8 @@ def write_json(path: str | os.PathLike[str], value: Any, *, indent: int | None =
 def replacing(path: str | os.PathLike[str], *, size: int | None = None) -> Iterator[Path]:
     """A temporary path to write to, which takes the place of `path` when the block ends well.
 
-    The temporary file lies in the same folder. When the block ends it is made durable and renamed; when the block raises it is
-    removed and `path` stays as it was. For libraries that want a name to write to.
+    The temporary file lies in the same folder. When the block ends it is made durable and renamed; when the block
+    raises it is removed and `path` stays as it was. For libraries that want a name to write to.
 
     Args:
         path: The file to replace or create.
@@ -126,7 +126,8 @@ def replacing(path: str | os.PathLike[str], *, size: int | None = None) -> Itera
         The temporary path. Its name ends in ``.tmp``.
 
     Raises:
-        StorageError: If anything between opening and renaming fails; errors of the block that are not `OSError` pass unchanged.
+        StorageError: If anything between opening and renaming fails; errors of the block that are not `OSError` pass
+            unchanged.
     """
     destination = Path(path)
     temporary = _temporary(destination)
