@@ -78,7 +78,7 @@ def polar_from_direction(
     Returns:
         theta in [0, pi] and phi in [0, 2 pi), rad.
     """
-    theta = torch.atan2(safe_norm(direction[:2]), -direction[2])
+    theta = safe_atan2(safe_norm(direction[:2]), -direction[2])
     return theta, wrap(safe_atan2(direction[1], direction[0]))
 
 
@@ -162,7 +162,7 @@ def projected_from_polar(
     # NaN enters through a multiplication so that its gradient is NaN too, as befits a quantity that does not exist.
     exists = torch.where(falls, torch.ones_like(theta), torch.full_like(theta, math.nan))
     cosine = torch.where(falls, cosine, torch.ones_like(cosine))
-    return torch.atan2(sine * torch.cos(phi), cosine) * exists, torch.atan2(sine * torch.sin(phi), cosine) * exists
+    return safe_atan2(sine * torch.cos(phi), cosine) * exists, safe_atan2(sine * torch.sin(phi), cosine) * exists
 
 
 def polar_from_projected(
@@ -205,7 +205,7 @@ def angle_between(a: Float[Tensor, "3 *shape"], b: Float[Tensor, "3 *shape"]) ->
     """
     # Products and differences apart, not fused: equal directions then give exactly 0.
     cross = a.roll(-1, 0) * b.roll(-2, 0) - a.roll(-2, 0) * b.roll(-1, 0)
-    return torch.atan2(safe_norm(cross), (a * b).sum(0))
+    return safe_atan2(safe_norm(cross), (a * b).sum(0))
 
 
 def scatter_increments(

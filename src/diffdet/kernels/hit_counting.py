@@ -12,8 +12,8 @@ __all__ = ["at_least_two"]
 def at_least_two(efficiency: Float[Tensor, "hit muon"]) -> Float[Tensor, " muon"]:
     """Probability that at least two of several independent hits are recorded.
 
-    Recursion over the hits for "none", "one" and "two or more": every term is positive, so nothing cancels - the textbook form
-    1 - P(0) - P(1) loses all digits where efficiencies are small.
+    Recursion over the hits for "none", "one" and "two or more": every term is positive, so nothing cancels - the
+    textbook form 1 - P(0) - P(1) loses all digits where efficiencies are small.
 
     Differentiable in: efficiency.
 

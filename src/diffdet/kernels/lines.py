@@ -1,10 +1,10 @@
 """Straight tracks: weighted line fits with covariance, and the closest approach of two lines.
 
-Component axis first, muon axis last. A track is written as ``x(z) = position + slope * (z - z_ref)`` per projection, with
-slope = dx/dz; a muon that falls towards +x therefore has a negative slope in x.
+Component axis first, muon axis last. A track is written as ``x(z) = position + slope * (z - z_ref)`` per projection,
+with slope = dx/dz; a muon that falls towards +x therefore has a negative slope in x.
 
-Every expression is arranged so that float32 does not cancel: moments are centred before they are summed, and the closest
-approach works with the *difference* and the *mean* of the two tracks instead of textbook cross products.
+Every expression is arranged so that float32 does not cancel: moments are centred before they are summed, and the
+closest approach works with the *difference* and the *mean* of the two tracks instead of textbook cross products.
 """
 
 from __future__ import annotations
@@ -71,10 +71,10 @@ def fit_weighted(
 ) -> Lines:
     """Weighted least-squares line through hits, independently in every projection, with the sandwich covariance.
 
-    With normalised weights p_j = w_j / sum w, mean height z_m = sum p_j z_j and d_j = z_j - z_m, the estimates are linear in
-    the hits: position = sum p_j x_j at z_m and slope = sum p_j d_j x_j / S with S = sum p_j d_j^2. Their covariance for
-    independent hits of standard deviation sigma_j follows exactly, also where the weights are not 1/sigma^2:
-    Var = sum c_j^2 sigma_j^2 for either row of coefficients c.
+    With normalised weights p_j = w_j / sum w, mean height z_m = sum p_j z_j and d_j = z_j - z_m, the estimates are
+    linear in the hits: position = sum p_j x_j at z_m and slope = sum p_j d_j x_j / S with S = sum p_j d_j^2. Their
+    covariance for independent hits of standard deviation sigma_j follows exactly, also where the weights are not
+    1/sigma^2: Var = sum c_j^2 sigma_j^2 for either row of coefficients c.
 
     Differentiable in: xy, z, weight, sigma. A hit of weight zero takes no part (its ``xy``, ``sigma`` must be finite).
 
@@ -85,11 +85,12 @@ def fit_weighted(
         sigma: standard deviations of the hits, m.
 
     Returns:
-        Lines of shape ``(*side, proj, muon)`` at each line's own mean height. Where the weight lies at a single height, the slope
-        says nothing and its variance is ``UNKNOWN_VARIANCE``: a finite stand-in, so that no NaN enters the gradients of the other
-        muons. Not finite where no hit has weight.
+        Lines of shape ``(*side, proj, muon)`` at each line's own mean height. Where the weight lies at a single
+        height, the slope says nothing and its variance is ``UNKNOWN_VARIANCE``: a finite stand-in, so that no NaN
+        enters the gradients of the other muons. Not finite where no hit has weight.
 
-    Reference: weighted linear least squares, e.g. PDG review "Statistics", eq. (40.15)-(40.17); sandwich form: White (1980).
+    Reference: weighted linear least squares, e.g. PDG review "Statistics", eq. (40.15)-(40.17); sandwich form: White
+    (1980).
     """
     share = weight / weight.sum(-3, keepdim=True)
     z_mean = (share * z).sum(-3, keepdim=True)
@@ -138,18 +139,20 @@ def at_plane(lines: Lines, z: Tensor | float) -> Lines:
     )
 
 
-def closest_approach(position: Float[Tensor, "4 muon"], slope: Float[Tensor, "4 muon"], z_ref: Tensor | float) -> ClosestApproach:
+def closest_approach(
+    position: Float[Tensor, "4 muon"], slope: Float[Tensor, "4 muon"], z_ref: Tensor | float
+) -> ClosestApproach:
     """Point of closest approach of two lines, with all first derivatives in closed form.
 
-    Rows are (in_x, in_y, out_x, out_y), positions at the common plane ``z_ref``. With r, d the differences (out - in) of
-    positions and slopes, b the mean slope, n = (b_y, -b_x) and <u, v> = u.v + (u.n)(v.n), the squared distance of the lines at
-    heights z_ref + t -+ tau/2 is least for
+    Rows are (in_x, in_y, out_x, out_y), positions at the common plane ``z_ref``. With r, d the differences (out -
+    in) of positions and slopes, b the mean slope, n = (b_y, -b_x) and <u, v> = u.v + (u.n)(v.n), the squared
+    distance of the lines at heights z_ref + t -+ tau/2 is least for
 
         t = -<r, d> / <d, d>,   c = r + t d,   tau = -(c.b) / (1 + b^2),
 
     and the midpoint is (p_mean + t b + tau d / 4, z_ref + t); the vector from the incoming to the outgoing line is
-    (c + tau b, tau). Nothing in these expressions cancels for nearly parallel tracks, so they hold in float32, where the
-    textbook form through v_in x v_out loses a fifth of the uncertainty.
+    (c + tau b, tau). Nothing in these expressions cancels for nearly parallel tracks, so they hold in float32, where
+    the textbook form through v_in x v_out loses a fifth of the uncertainty.
 
     Differentiable in: position, slope. Not finite where the tracks are exactly parallel.
 

@@ -19,7 +19,7 @@ import math
 import torch
 from torch import Tensor
 
-from diffdet.kernels.safe_math import safe_divide
+from diffdet.kernels.safe_math import logistic, safe_divide
 
 __all__ = [
     "RESOLUTION_FLOOR",
@@ -60,7 +60,7 @@ def gaussian(xy: Tensor, centre: Tensor, span: Tensor) -> Tensor:
 def sigmoid(xy: Tensor, centre: Tensor, span: Tensor, smooth: float | Tensor) -> Tensor:
     """Soft edge per axis: s((1 - d)/smooth) / s(1/smooth), s the logistic function, d = |p - c| / (w/2).
 
-    The logistic function underflows to 0 instead of overflowing, so any ``smooth`` > 0 gives finite values and slopes.
+    The logistic function ends near 0 instead of overflowing, so any ``smooth`` > 0 gives finite values and slopes.
 
     Differentiable in: xy, centre, span, smooth. Gradient at the centre: 0 by xy and centre, where |p - c| has a corner.
 
@@ -77,7 +77,7 @@ def sigmoid(xy: Tensor, centre: Tensor, span: Tensor, smooth: float | Tensor) ->
     """
     width = torch.as_tensor(smooth, dtype=xy.dtype, device=xy.device)
     distance = (xy - centre).abs() * (2 / span)
-    return torch.sigmoid((1 - distance) / width) / torch.sigmoid(1 / width)
+    return logistic((1 - distance) / width) / logistic(1 / width)
 
 
 def inside(xy: Tensor, centre: Tensor, span: Tensor) -> Tensor:

@@ -1,16 +1,21 @@
 """Sums over muons that make an image from points of closest approach.
 
-The probability of a point to lie in a voxel is a product of one factor per axis, so every weighted sum over muons is a matrix product
-of (xy, muon) with (muon, z * quantities): memory and time are linear in muons and no array of muons x voxels exists.
+The probability of a point to lie in a voxel is a product of one factor per axis, so every weighted sum over muons is
+a matrix product of (xy, muon) with (muon, z * quantities): memory and time are linear in muons and no array of muons
+x voxels exists.
 """
 
 from __future__ import annotations
+
+import functools
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffdet.kernels.voxels import interval_mass
+from diffdet.core.random import MUON_BLOCK
+from diffdet.kernels.voxels import signed_tail
 
 __all__ = ["PROBABILITY_FLOOR", "SIGMA_FLOOR", "axis_masses", "rms_from_sums", "voxel_probabilities", "voxel_sums"]
 
@@ -21,12 +26,40 @@ PROBABILITY_FLOOR = 1e-15
 """Added to every probability, so that a voxel without muons shows their average instead of 0/0."""
 
 
+class _EdgeMatrices(NamedTuple):
+    """Constant matrices that treat the edges of three axes as one column, x before y before z.
+
+    Attributes:
+        axis: ``(edge, 3)`` one where an edge belongs to an axis: picks the axis' value for every edge.
+        step: ``(interval, edge)`` the upper minus the lower edge of every interval.
+    """
+
+    axis: Tensor
+    step: Tensor
+
+
+@functools.lru_cache(maxsize=32)
+def _edge_matrices(counts: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> _EdgeMatrices:
+    axis = torch.block_diag(*(torch.ones(n, 1) for n in counts))
+    step = torch.block_diag(*(torch.eye(n)[1:] - torch.eye(n)[:-1] for n in counts))
+    return _EdgeMatrices(axis.to(device, dtype), step.to(device, dtype))
+
+
 def axis_masses(
     poca: Float[Tensor, "3 muon"], sigma: Float[Tensor, "3 muon"], x_edges: Tensor, y_edges: Tensor, z_edges: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Probability per axis to lie between consecutive edges, ``(nx, muon)``, ``(ny, muon)``, ``(nz, muon)``."""
-    wide = sigma + SIGMA_FLOOR
-    x, y, z = (interval_mass(poca[k], wide[k], e) for k, e in enumerate((x_edges, y_edges, z_edges)))
+    """Probability per axis to lie between consecutive edges, ``(nx, muon)``, ``(ny, muon)``, ``(nz, muon)``.
+
+    The same as ``voxels.interval_mass`` axis by axis, in a third of the operations: the edges of all axes are one
+    column, and products with constant matrices pick the axis and take the differences. Every row of these has one or
+    two entries of +-1, so the products are exact sums.
+    """
+    edges = (x_edges, y_edges, z_edges)
+    counts = (len(x_edges), len(y_edges), len(z_edges))
+    axis, step = _edge_matrices(counts, poca.dtype, poca.device)
+    t = (torch.cat(edges)[:, None] - axis @ poca) * (axis @ (1 / (sigma + SIGMA_FLOOR)))
+    side, tail = signed_tail(t)
+    x, y, z = (0.5 * (step @ side - step @ tail)).split([n - 1 for n in counts])
     return x, y, z
 
 
@@ -47,11 +80,15 @@ def voxel_sums(
     x_edges: Tensor,
     y_edges: Tensor,
     z_edges: Tensor,
+    *,
+    onto: Tensor | None = None,
+    block: int = MUON_BLOCK,
 ) -> Float[Tensor, "8 z x y"]:
     """Weighted sums over muons for every voxel: sum w v^2 and sum w of four variables.
 
-    The weight of muon i for variable v in voxel j is e_i p_ij / (2 v_i s_i)^2, the inverse variance of v^2; for the momentum,
-    which is taken as known, e_i p_ij.
+    The weight of muon i for variable v in voxel j is e_i p_ij / (2 v_i s_i)^2, the inverse variance of v^2; for the
+    momentum, which is taken as known, e_i p_ij. Blocks of muons are summed in the type of the arguments and added one
+    after another in float64: so long sums lose nothing, and do not depend on how whole blocks are dealt out to calls.
 
     Differentiable in: everything but the edges.
 
@@ -64,13 +101,14 @@ def voxel_sums(
         x_edges: ``(nx + 1,)`` m.
         y_edges: ``(ny + 1,)`` m.
         z_edges: ``(nz + 1,)`` m.
+        onto: sums of earlier muons to add to.
+        block: muons to a block.
 
     Returns:
-        First the four sums of w v^2, then the four of w.
+        First the four sums of w v^2, then the four of w, float64.
     """
     x, y, z = axis_masses(poca, poca_sigma, x_edges, y_edges, z_edges)
-    angles = values[:3]
-    spread = 2 * angles * sigmas
+    spread = 2 * values[:3] * sigmas
     usable = spread > 0
     inverse = 1 / torch.where(usable, spread, torch.ones_like(spread))
     by_angle = torch.where(usable, inverse * inverse, torch.zeros_like(inverse)) * efficiency
@@ -78,8 +116,15 @@ def voxel_sums(
     columns = torch.cat([weight * values * values, weight])
     xy = (x[:, None] * y).flatten(0, 1)
     zq = (z * columns[:, None]).flatten(0, 1)
-    sums = (zq @ xy.T).reshape(columns.shape[0], z.shape[0], x.shape[0], y.shape[0])
-    return sums + PROBABILITY_FLOOR * columns.sum(-1)[:, None, None, None]
+    sums, floor = onto, columns.sum(-1, dtype=torch.float64)
+    # split, not slices: the gradient of a slice is as large as the whole
+    for zq_part, xy_part in zip(zq.split(block, -1), xy.split(block, -1), strict=True):
+        part = (zq_part @ xy_part.T).to(torch.float64)
+        sums = part if sums is None else sums.view_as(part) + part
+    shape = (columns.shape[0], z.shape[0], x.shape[0], y.shape[0])
+    if sums is None:
+        return floor.new_zeros(shape)
+    return sums.reshape(shape) + PROBABILITY_FLOOR * floor[:, None, None, None]
 
 
 def rms_from_sums(sums: Float[Tensor, "8 z x y"]) -> Float[Tensor, "4 z x y"]:

@@ -1,6 +1,7 @@
 """Angles between and along fitted tracks, with their first derivatives by the slopes.
 
-Slopes are dx/dz (z up), rows (in_x, in_y, out_x, out_y) or (x, y); a falling muon with slopes b moves along (-b_x, -b_y, -1).
+Slopes are dx/dz (z up), rows (in_x, in_y, out_x, out_y) or (x, y); a falling muon with slopes b moves along (-b_x,
+-b_y, -1).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffdet.kernels.safe_math import safe_norm
+from diffdet.kernels.safe_math import safe_atan2, safe_norm
 
 __all__ = ["azimuth", "polar", "projected", "total_scatter"]
 
@@ -19,7 +20,8 @@ __all__ = ["azimuth", "polar", "projected", "total_scatter"]
 def total_scatter(slope: Float[Tensor, "4 muon"]) -> tuple[Tensor, Tensor]:
     """Angle between the incoming and the outgoing track, and its derivatives by the four slopes.
 
-    psi = atan2(|v_in x v_out|, v_in . v_out) with v = (b_x, b_y, 1). With d the difference and b the mean of the slopes,
+    psi = atan2(|v_in x v_out|, v_in . v_out) with v = (b_x, b_y, 1). With d the difference and b the mean of the
+    slopes,
     |v_in x v_out|^2 = d^2 + (d_x b_y - d_y b_x)^2, which does not cancel for small angles.
 
     Differentiable in: slope. At psi = 0 exactly the angle has a cone point: value 0, derivative 0.
@@ -36,7 +38,7 @@ def total_scatter(slope: Float[Tensor, "4 muon"]) -> tuple[Tensor, Tensor]:
     sine = safe_norm(torch.cat([d, dn[None]]), dim=0)
     b2, d2 = (b * b).sum(0), (d * d).sum(0)
     cosine = 1 + b2 - 0.25 * d2
-    angle = torch.atan2(sine, cosine)
+    angle = safe_atan2(sine, cosine)
     inv_norm = 1 / (sine * sine + cosine * cosine)
     tiny = torch.finfo(slope.dtype).tiny
     along = cosine * inv_norm / sine.clamp_min(tiny)
@@ -50,8 +52,8 @@ def total_scatter(slope: Float[Tensor, "4 muon"]) -> tuple[Tensor, Tensor]:
 def polar(slope: Float[Tensor, "2 muon"]) -> tuple[Tensor, Tensor]:
     """Polar angle with respect to -z and its derivatives by the two slopes.
 
-    theta = atan |b|. At b = 0 the derivative is taken along x: the uncertainty of a vertical track's polar angle is then that
-    of one projected slope, instead of undefined.
+    theta = atan |b|. At b = 0 the derivative is taken along x: the uncertainty of a vertical track's polar angle is
+    then that of one projected slope, instead of undefined.
 
     Args:
         slope: dx/dz and dy/dz.
@@ -76,7 +78,7 @@ def azimuth(slope: Float[Tensor, "2 muon"]) -> tuple[Tensor, Tensor]:
     vertical = size2 == 0
     safe = torch.where(vertical, torch.ones_like(size2), size2)
     down_x = torch.where(vertical, torch.ones_like(size2), -slope[0])
-    phi = torch.remainder(torch.atan2(-slope[1], down_x), 2 * math.pi)
+    phi = torch.remainder(safe_atan2(-slope[1], down_x), 2 * math.pi)
     # remainder of a tiny negative angle rounds up to 2 pi itself
     phi = torch.where(phi >= 2 * math.pi, torch.zeros_like(phi), phi)
     return phi, torch.stack([-slope[1] / safe, slope[0] / safe])

@@ -1,4 +1,5 @@
-"""Multiple Coulomb scattering: Highland's width, its accumulation along a path, displacements, frames, and X0 from angles.
+"""Multiple Coulomb scattering: Highland's width, its accumulation along a path, displacements, frames, and X0 from
+angles.
 
 Lengths in m, momenta in GeV, angles in rad. Path lengths enter in units of the radiation length, n = integral ds / X0.
 """
@@ -160,9 +161,9 @@ def correlated_draw(
 ) -> tuple[Float[Tensor, "2 muon"], Float[Tensor, "2 muon"]]:
     """Scattering angle and displacement in two orthogonal planes, with their physical correlation.
 
-    angle = width * z_2, displacement = width * (mean * z_2 + spread * z_1): a muon deflected to one side ends up displaced to
-    the *same* side (correlation +sqrt(3)/2 in a homogeneous path). Angles are limited to +-``max_angle``, where the
-    small-angle picture has long ended.
+    angle = width * z_2, displacement = width * (mean * z_2 + spread * z_1): a muon deflected to one side ends up
+    displaced to the *same* side (correlation +sqrt(3)/2 in a homogeneous path). Angles are limited to
+    +-``max_angle``, where the small-angle picture has long ended.
 
     Args:
         normals: rows (z_1, z_2) of the first plane, then of the second.
@@ -184,8 +185,8 @@ def correlated_draw(
 def transverse_frame(direction: Float[Tensor, "3 muon"]) -> tuple[Float[Tensor, "3 muon"], Float[Tensor, "3 muon"]]:
     """Two unit vectors that form a right-angled frame with ``direction``.
 
-    e_1 = (-sin f, cos f, 0) and e_2 = (-cos t cos f, -cos t sin f, -sin t) for a muon with polar angle t to -z and azimuth f;
-    (1, 0, 0) and (0, 1, 0) for an exactly vertical one.
+    e_1 = (-sin f, cos f, 0) and e_2 = (-cos t cos f, -cos t sin f, -sin t) for a muon with polar angle t to -z and
+    azimuth f; (1, 0, 0) and (0, 1, 0) for an exactly vertical one.
 
     Args:
         direction: unit vectors (sin t cos f, sin t sin f, -cos t).
@@ -194,7 +195,7 @@ def transverse_frame(direction: Float[Tensor, "3 muon"]) -> tuple[Float[Tensor, 
         e_1, e_2.
     """
     ux, uy, uz = direction
-    sine = torch.hypot(ux, uy)
+    sine = torch.sqrt(ux * ux + uy * uy)
     vertical = sine == 0
     inv = 1 / torch.where(vertical, torch.ones_like(sine), sine)
     one, zero = torch.ones_like(sine), torch.zeros_like(sine)
@@ -212,9 +213,9 @@ def transverse_vectors(
     """Vectors at right angles to ``direction`` from their two components, for muons that move down.
 
     The frame is (1, 0, 0), (0, 1, 0), turned with (0, 0, -1) into the direction by the shortest way:
-    e_1 = (1, 0, 0) - u_x w and e_2 = (0, 1, 0) - u_y w with w = (u_x, u_y, u_z - 1) / (1 - u_z). It is smooth and needs no
-    special case for vertical muons; it has another azimuth than ``transverse_frame``, which isotropic scattering does not
-    feel.
+    e_1 = (1, 0, 0) - u_x w and e_2 = (0, 1, 0) - u_y w with w = (u_x, u_y, u_z - 1) / (1 - u_z). It is smooth and
+    needs no special case for vertical muons; it has another azimuth than ``transverse_frame``, which isotropic
+    scattering does not feel.
 
     Args:
         direction: unit vectors, u_z < 0.

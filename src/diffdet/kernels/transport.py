@@ -43,7 +43,8 @@ def sample_radiation_lengths(
     size: float,
     n_cells: int,
 ) -> Float[Tensor, "cell muon"]:
-    """Radiation lengths per cell of vertical thickness ``thickness / n_cells`` along straight paths through one voxel layer.
+    """Radiation lengths per cell of vertical thickness ``thickness / n_cells`` along straight paths through one
+    voxel layer.
 
     The voxel of a cell is the one at the cell's middle; outside the footprint nothing scatters.
 
@@ -84,10 +85,11 @@ def cross_slab(
 ) -> SlabPassage:
     """Carry muons through one layer of voxels with multiple scattering, all of them in one step.
 
-    The path through the layer is straight at first order; its radiation lengths are sampled in ``n_cells`` cells. The angle's
-    variance is the increment of Highland's formula for everything crossed so far, the displacement follows from the lever
-    arms of the cells (``scattering.path_scattering``), and muons end on the lower face along their new direction. Width and
-    displacement of a homogeneous block therefore do not depend on how it is cut into layers or cells.
+    The path through the layer is straight at first order; its radiation lengths are sampled in ``n_cells`` cells.
+    The angle's variance is the increment of Highland's formula for everything crossed so far, the displacement
+    follows from the lever arms of the cells (``scattering.path_scattering``), and muons end on the lower face along
+    their new direction. Width and displacement of a homogeneous block therefore do not depend on how it is cut into
+    layers or cells.
 
     Args:
         xyz: positions, m.

@@ -21,7 +21,8 @@ def line_variance(d_position: Tensor | None, d_slope: Tensor | None, lines: Line
     Differentiable in: everything.
 
     Args:
-        d_position: ``(..., line, muon)`` derivatives by the positions, or None where the function does not depend on them.
+        d_position: ``(..., line, muon)`` derivatives by the positions, or None where the function does not depend on
+            them.
         d_slope: the same by the slopes.
         lines: ``(line, muon)`` fitted lines.
 
@@ -63,7 +64,8 @@ def propagate(
     """Standard deviation of any per-muon function of independent inputs, to first order.
 
     One vector-Jacobian product per output component, on the sum over muons: since each muon's outputs depend on its own
-    inputs only, that is the diagonal of the full Jacobian at the cost of a single one. Memory and time are linear in muons.
+    inputs only, that is the diagonal of the full Jacobian at the cost of a single one. Memory and time are linear in
+    muons.
 
     Args:
         function: maps ``inputs`` to ``(component, muon)``; must not mix muons.

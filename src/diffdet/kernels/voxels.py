@@ -21,6 +21,7 @@ __all__ = [
     "index",
     "inside",
     "interval_mass",
+    "signed_tail",
     "snap",
 ]
 
@@ -166,9 +167,24 @@ def interval_mass(
 
     Reference: the symmetry of erfc; compare NIST Digital Library of Mathematical Functions, 7.4.
     """
-    t = (edges.reshape(-1, *(1,) * mean.ndim) - mean) / sigma
-    # The sign is a constant of the differentiation, unlike |t|, so the derivative is also right at t = 0. Signed tails
-    # make one expression of the three cases; selecting between them with `where` would take twice as long.
-    side = torch.copysign(t.new_ones(()), t.detach())
-    tail = side * torch.special.erfc(side * t * math.sqrt(0.5))
+    side, tail = signed_tail((edges.reshape(-1, *(1,) * mean.ndim) - mean) / sigma)
     return 0.5 * ((side[1:] - side[:-1]) + (tail[:-1] - tail[1:]))
+
+
+def signed_tail(t: Float[Tensor, "*shape"]) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+    """Sign of a standard normal variable, and twice the tail beyond it with that sign: s = +-1 and s erfc(|t| / sqrt 2).
+
+    Phi(b) - Phi(a) = ((s_b - s_a) - (q_b - q_a)) / 2 with q the signed tails, whatever the signs; form both differences
+    before they are subtracted. One expression of all cases takes half the time of selecting between them.
+
+    Differentiable in: t, through the tail. The sign is a constant of the differentiation, unlike |t|, so the derivative is
+    also right at t = 0.
+
+    Args:
+        t: distance in standard deviations.
+
+    Returns:
+        Sign and signed tail.
+    """
+    side = torch.copysign(t.new_ones(()), t.detach())
+    return side, side * torch.special.erfc(side * t * math.sqrt(0.5))

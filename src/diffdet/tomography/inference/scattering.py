@@ -34,11 +34,12 @@ class ScatterBatch:
     """Scattering variables of a batch of muons, each with its uncertainty, computed when first asked for.
 
     A straight line is fitted to the hits above ("in") and below ("out") the passive volume, with weights (efficiency /
-    uncertainty)^2 per hit. Everything else is a function of the two lines: uncertainties follow from the covariance of the fits by
-    exact first derivatives, cost time linear in the number of muons, and are themselves differentiable in the detector.
+    uncertainty)^2 per hit. Everything else is a function of the two lines: uncertainties follow from the covariance
+    of the fits by exact first derivatives, cost time linear in the number of muons, and are themselves
+    differentiable in the detector.
 
-    Muons that cannot be used (fewer than two hits on a side, parallel tracks, tracks far from the volume) are removed from
-    ``mu`` *in place*; ``n_removed`` says how many.
+    Muons that cannot be used (fewer than two hits on a side, parallel tracks, tracks far from the volume) are
+    removed from ``mu`` *in place*; ``n_removed`` says how many.
 
     Properties return ``(muons, components)`` tensors, in m and rad.
 
@@ -66,7 +67,8 @@ class ScatterBatch:
         if self.n_removed:
             if n_kept == 0 and len(mu):
                 warnings.warn(
-                    f"none of {len(mu)} muons can be used: none has two hits above and two below on tracks that cross the volume. "
+                    f"none of {len(mu)} muons can be used: none has two hits above and two below on "
+                    f"tracks that cross the volume. "
                     f"Check the panels' positions and sizes",
                     NoMuonsWarning,
                     stacklevel=2,
@@ -80,7 +82,7 @@ class ScatterBatch:
     def __len__(self) -> int:
         return self._tracks.lines.slope.shape[-1]
 
-    # --------------------------------------------------------------------------------------------------------------- hits
+    # ---- hits
     @property
     def hits(self) -> dict[str, dict[str, Tensor]]:
         """Hits as ``MuonBatch.get_hits`` gives them."""
@@ -165,13 +167,13 @@ class ScatterBatch:
         """``(muons, hits, 1)`` efficiencies of hits below."""
         return self.hits["below"]["eff"]
 
-    # ------------------------------------------------------------------------------------------------------------- tracks
+    # ---- tracks
     @staticmethod
-    def get_muon_trajectory(hits: Tensor, uncs: Tensor, lw: Tensor) -> tuple[Tensor, Tensor]:
+    def get_muon_trajectory(hits: Tensor, uncs: Tensor, lw: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG004
         """Weighted straight-line fit to one group of hits.
 
-        Moments are centred before they are summed, so float32 loses nothing. Hits with infinite or NaN position or uncertainty
-        take no part.
+        Moments are centred before they are summed, so float32 loses nothing. Hits with infinite or NaN position or
+        uncertainty take no part.
 
         Args:
             hits: ``(muons, hits, xyz)`` m.
@@ -179,8 +181,8 @@ class ScatterBatch:
             lw: extent of the passive layers; kept for compatibility, not used.
 
         Returns:
-            ``(muons, xyz)`` vector from the height of the first to that of the second hit, and ``(muons, xyz)`` its start at the first
-            hit's height; NaN for muons with fewer than two hits.
+            ``(muons, xyz)`` vector from the height of the first to that of the second hit, and ``(muons, xyz)`` its
+            start at the first hit's height; NaN for muons with fewer than two hits.
         """
         check_shape("hits", hits, "muons hits 3")
         xyz = hits.permute(1, 2, 0)
@@ -210,7 +212,9 @@ class ScatterBatch:
     def _side(self, k: int) -> Lines:
         rows = slice(2 * k, 2 * k + 2)
         ln = self._lines
-        return Lines(ln.position[rows], ln.slope[rows], ln.var_position[rows], ln.cov[rows], ln.var_slope[rows], ln.z_ref)
+        return Lines(
+            ln.position[rows], ln.slope[rows], ln.var_position[rows], ln.cov[rows], ln.var_slope[rows], ln.z_ref
+        )
 
     def _two_heights(self, k: int) -> tuple[Tensor, Tensor]:
         z = self.hit_batches()[k].z
@@ -245,7 +249,7 @@ class ScatterBatch:
         """``(muons, xyz)`` outgoing line at the height of the first panel below, m."""
         return self._start(1)
 
-    # ---------------------------------------------------------------------------------------------------- closest approach
+    # ---- closest approach
     @cached_property
     def _approach(self) -> ClosestApproach:
         return line_kernels.closest_approach(self._lines.position, self._lines.slope, self._tracks.z_ref)
@@ -268,7 +272,9 @@ class ScatterBatch:
 
     @property
     def poca_cov(self) -> Tensor:
-        """``(muons, 3, 3)`` full covariance of ``poca_xyz``, m^2: along the tracks its components are almost fully correlated."""
+        """``(muons, 3, 3)`` full covariance of ``poca_xyz``, m^2: along the tracks its components are almost fully
+        correlated.
+        """
         a = self._approach
         return line_covariance(a.d_position[:3], a.d_slope[:3], self._lines).permute(2, 0, 1)
 
@@ -283,7 +289,7 @@ class ScatterBatch:
         a = self._approach
         return safe_sqrt(line_variance(a.d_position[3:], a.d_slope[3:], self._lines)).T
 
-    # -------------------------------------------------------------------------------------------------------------- angles
+    # ---- angles
     @cached_property
     def _total(self) -> _Pair:
         angle, by_slope = scatter_angles.total_scatter(self._lines.slope)
@@ -379,8 +385,9 @@ class ScatterBatch:
 
     @property
     def dtheta(self) -> Tensor:
-        """``(muons, 1)`` change of theta, rad. Of two readings of the angles (theta changed by |t_in - t_out|, or by t_in + t_out through
-        the vertical with phi turned by pi) the one with the smaller total change is taken."""
+        """``(muons, 1)`` change of theta, rad. Of two readings of the angles (theta changed by |t_in - t_out|, or by
+        t_in + t_out through the vertical with phi turned by pi) the one with the smaller total change is taken.
+        """
         return self._increments[0][:, None]
 
     @property
@@ -428,13 +435,15 @@ class ScatterBatch:
         """``(muons, xy)`` uncertainty of ``dtheta_xy``, rad."""
         return safe_sqrt(self._theta_xy[0][1] + self._theta_xy[1][1]).T
 
-    # ------------------------------------------------------------------------------------------------------ volume's faces
+    # ---- volume's faces
     def _on_face(self, k: int) -> tuple[Tensor, Tensor]:
         low, high = self.volume.passive_box
         z = high[2] if k == 0 else low[2]
         side = line_kernels.at_plane(self._side(k), z)
         height = torch.full_like(side.position[:1], z)
-        return torch.cat([side.position, height]).T, torch.cat([safe_sqrt(side.var_position), torch.zeros_like(height)]).T
+        return torch.cat([side.position, height]).T, torch.cat(
+            [safe_sqrt(side.var_position), torch.zeros_like(height)]
+        ).T
 
     @property
     def xyz_in(self) -> Tensor:

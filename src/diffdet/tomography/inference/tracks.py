@@ -18,7 +18,8 @@ __all__ = ["MAX_HIT_SIGMA", "HitPair", "TrackPair", "fit_tracks", "pair_hits", "
 MAX_HIT_SIGMA = 1e10
 # Square roots of fit weights [1/m] below this would underflow when squared in float32.
 MIN_WEIGHT_ROOT = 1e-15
-# A hit measured this much worse than the best on its side tells nothing beside it, and a slope that rests on it is unknown.
+# A hit measured this much worse than the best on its side tells nothing beside it, and a slope that rests on it is
+# unknown.
 MIN_RELATIVE_ROOT = 1e-5
 # Tracks that enter or leave further out than this, in units of the block's extent, cannot have crossed it.
 MAX_EXTRAPOLATION = 10.0
@@ -91,7 +92,8 @@ def pair_hits(above: HitBatch, below: HitBatch, *, generated: bool = False) -> H
     xy, sigma, root = (torch.stack([sides[0][k], sides[1][k]]) for k in range(3))
     there = torch.stack([sides[0][4], sides[1][4]])
     n_hits = there.sum(1)
-    # A muon without two hits on each side will be dropped; until then its fit must stay finite, or its NaN would reach the
+    # A muon without two hits on each side will be dropped; until then its fit must stay finite, or its NaN would
+    # reach the
     # panels' gradients through the sum over muons. So it is fitted to stand-ins.
     enough = (n_hits >= 2).all(0)
     one = torch.ones_like(root)
@@ -114,8 +116,11 @@ def fit_tracks(hits: HitPair, z_ref: Tensor) -> TrackPair:
 
 
 @torch.no_grad()
-def usable(hits: HitPair, tracks: TrackPair, box: tuple[tuple[float, float, float], tuple[float, float, float]]) -> Tensor:
-    """Which muons can be used: two hits on each side, finite tracks that are not exactly parallel and pass near the block.
+def usable(
+    hits: HitPair, tracks: TrackPair, box: tuple[tuple[float, float, float], tuple[float, float, float]]
+) -> Tensor:
+    """Which muons can be used: two hits on each side, finite tracks that are not exactly parallel and pass near the
+    block.
 
     Unlike in the original, a muon does not need a hit in *every* panel; two on each side determine it.
 
@@ -131,7 +136,14 @@ def usable(hits: HitPair, tracks: TrackPair, box: tuple[tuple[float, float, floa
     enough = (hits.n_hits >= 2).all(0)
     kink = slope[2:] - slope[:2]
     (_, _, low_z), (size_x, size_y, high_z) = box
-    faces = torch.stack([position[:2] + slope[:2] * (high_z - tracks.z_ref), position[2:] + slope[2:] * (low_z - tracks.z_ref)])
+    faces = torch.stack(
+        [position[:2] + slope[:2] * (high_z - tracks.z_ref), position[2:] + slope[2:] * (low_z - tracks.z_ref)]
+    )
     limit = MAX_EXTRAPOLATION * faces.new_tensor([size_x, size_y])[None, :, None]
     near = (faces.abs() < limit).flatten(0, 1).all(0)  # False for NaN and infinity
-    return enough & near & ((kink * kink).sum(0) > 0) & (tracks.lines.var_slope < 0.1 * line_kernels.UNKNOWN_VARIANCE).all(0)
+    return (
+        enough
+        & near
+        & ((kink * kink).sum(0) > 0)
+        & (tracks.lines.var_slope < 0.1 * line_kernels.UNKNOWN_VARIANCE).all(0)
+    )

@@ -37,8 +37,8 @@ def panel_efficiency(scatters: ScatterBatch) -> Tensor:
 class AbsVolumeInferrer(metaclass=ABCMeta):
     """Infers something about one loaded volume from all muons that crossed it.
 
-    Scatter batches are added one after another; ``get_prediction`` speaks about all of them. Muons are treated in the order in
-    which they came, in canonical groups, so that it does not matter how they were batched.
+    Scatter batches are added one after another; ``get_prediction`` speaks about all of them. Muons are treated in
+    the order in which they came, in canonical groups, so that it does not matter how they were batched.
 
     Args:
         volume: the volume that the muons crossed.
@@ -48,7 +48,9 @@ class AbsVolumeInferrer(metaclass=ABCMeta):
         self.volume = volume
         self.scatter_batches: list[ScatterBatch] = []
         self.retain_muons = True
-        """False lets the inferrer forget muons once it has taken from them what it needs: constant memory for streams of muons."""
+        """False lets the inferrer forget muons once it has taken from them what it needs: constant memory for
+        streams of muons.
+        """
 
     def add_scatters(self, scatters: ScatterBatch) -> None:
         """Add a batch."""
@@ -63,6 +65,10 @@ class AbsVolumeInferrer(metaclass=ABCMeta):
         """What all added batches say; None where they hold no usable muon."""
 
 
+# Blocks of muons whose sums are formed together. More would leave the cache; fewer would spend the time on dispatch.
+_BLOCKS_AT_A_TIME = 8
+
+
 class _MuonTable(NamedTuple):
     """What X0 inference needs of muons, muon axis last."""
 
@@ -75,6 +81,11 @@ class _MuonTable(NamedTuple):
     def cut(self, part: slice) -> _MuonTable:
         return _MuonTable(*(t[..., part] for t in self))
 
+    def split(self, n: int) -> list[_MuonTable]:
+        if self.efficiency.shape[-1] <= n:
+            return [self] if self.efficiency.shape[-1] else []
+        return [_MuonTable(*parts) for parts in zip(*(t.split(n, -1) for t in self), strict=True)]
+
 
 def _join(tables: list[_MuonTable]) -> _MuonTable:
     if len(tables) == 1:
@@ -85,16 +96,16 @@ def _join(tables: list[_MuonTable]) -> _MuonTable:
 class AbsX0Inferrer(AbsVolumeInferrer):
     """X0 of every voxel from points of closest approach.
 
-    Each muon's whole scattering is assigned to its point of closest approach, spread over the voxels by three independent
-    Gaussians of the point's uncertainty. Per voxel, weighted RMS values of the total scattering angle, of both inclinations and of
-    the momentum are formed over all muons - weight: efficiency times probability, divided by the variance of the *square* of the
-    variable - and Highland's formula without its logarithm is inverted.
+    Each muon's whole scattering is assigned to its point of closest approach, spread over the voxels by three
+    independent Gaussians of the point's uncertainty. Per voxel, weighted RMS values of the total scattering angle,
+    of both inclinations and of the momentum are formed over all muons - weight: efficiency times probability,
+    divided by the variance of the *square* of the variable - and Highland's formula without its logarithm is inverted.
 
-    All sums over muons are small matrix products: nothing of size muons x voxels is ever held, and the sums are taken in groups
-    of 1024 muons in the order of their coming and added in float64.
+    All sums over muons are small matrix products: nothing of size muons x voxels is ever held, and the sums are
+    taken in groups of 1024 muons in the order of their coming and added in float64.
 
-    The estimator is a relative image: it is biased where muons scatter in several voxels or where the angle is not much larger
-    than its uncertainty. ``diffdet.tomography.imaging`` has a calibrated one for recorded data.
+    The estimator is a relative image: it is biased where muons scatter in several voxels or where the angle is not
+    much larger than its uncertainty. ``diffdet.tomography.imaging`` has a calibrated one for recorded data.
 
     Args:
         volume: the volume that the muons crossed.
@@ -108,7 +119,7 @@ class AbsX0Inferrer(AbsVolumeInferrer):
         self._n_seen = 0
         self._absorbed = 0
 
-    # --------------------------------------------------------------------------------------------------------- accumulation
+    # ---- accumulation
     def add_scatters(self, scatters: ScatterBatch) -> None:
         """Add a batch. With ``retain_muons`` False its sums are taken at once and the muons forgotten."""
         for name in ("vox_zxy_x0_preds", "_muons"):
@@ -144,10 +155,9 @@ class AbsX0Inferrer(AbsVolumeInferrer):
         return _MuonTable(*(t.index_select(-1, idx) for t in rows))
 
     def _add_blocks(self, table: _MuonTable, sums: Tensor | None) -> Tensor | None:
-        for start in range(0, table.efficiency.shape[-1], MUON_BLOCK):
-            part = table.cut(slice(start, start + MUON_BLOCK))
-            block = poca_image.voxel_sums(*part, *self._edges).double()
-            sums = block if sums is None else sums + block
+        """Add the sums of these muons; some blocks at a time, so that memory does not grow with their number."""
+        for part in table.split(_BLOCKS_AT_A_TIME * MUON_BLOCK):
+            sums = poca_image.voxel_sums(*part, *self._edges, onto=sums)
         return sums
 
     @cached_property
@@ -158,7 +168,7 @@ class AbsX0Inferrer(AbsVolumeInferrer):
             raise InputError("no scatter batches were added: call `add_scatters` first")
         return _join([self._table(s) for s in self.scatter_batches])
 
-    # ------------------------------------------------------------------------------------------------------------- per muon
+    # ---- per muon
     @property
     def n_mu(self) -> int:
         """Number of muons that the prediction rests on."""
@@ -223,11 +233,13 @@ class AbsX0Inferrer(AbsVolumeInferrer):
 
     @property
     def muon_probs_per_voxel_zxy(self) -> Tensor:
-        """``(muons, z, x, y)`` probability that a muon's closest approach lies in a voxel. Large: for looking at few muons."""
+        """``(muons, z, x, y)`` probability that a muon's closest approach lies in a voxel. Large: for looking at few
+        muons.
+        """
         m = self._muons
         return poca_image.voxel_probabilities(m.poca, m.poca_sigma, *self._edges)
 
-    # ----------------------------------------------------------------------------------------------------------- prediction
+    # ---- prediction
     @cached_property
     def vox_zxy_x0_preds(self) -> Tensor:
         """``(z, x, y)`` X0 of the voxels, m."""
@@ -269,7 +281,9 @@ class AbsX0Inferrer(AbsVolumeInferrer):
         return self.vox_zxy_x0_preds if self.n_mu else None
 
     @staticmethod
-    def x0_from_scatters(deltaz: float, total_scatter: Tensor, theta_in: Tensor, theta_out: Tensor, mom: Tensor) -> Tensor:
+    def x0_from_scatters(
+        deltaz: float, total_scatter: Tensor, theta_in: Tensor, theta_out: Tensor, mom: Tensor
+    ) -> Tensor:
         """X0 by inversion of Highland's formula without its logarithm.
 
         Args:
@@ -321,8 +335,9 @@ class _FromX0(AbsVolumeInferrer):
 class DenseBlockClassifierFromX0s(_FromX0):
     """Whether a small amount of dense material is present, from the contrast of the lowest X0 to the rest.
 
-    The k lowest voxels (softly: by a sigmoid about the k-th value) are the block, the others the background; with the weighted mean
-    X0 of both, r = 2 (m_bkg - m_blk) / (m_bkg + m_blk) and the statistic is sigmoid(ratio_coef (r + ratio_offset)).
+    The k lowest voxels (softly: by a sigmoid about the k-th value) are the block, the others the background; with
+    the weighted mean X0 of both, r = 2 (m_bkg - m_blk) / (m_bkg + m_blk) and the statistic is sigmoid(ratio_coef (r
+    + ratio_offset)).
 
     Args:
         n_block_voxels: how many voxels the block would fill.
@@ -347,7 +362,10 @@ class DenseBlockClassifierFromX0s(_FromX0):
         super().__init__(partial_x0_inferrer, volume)
         nz, nx, ny = volume.n_zxy
         if not 0 < n_block_voxels < nz * nx * ny:
-            raise InputError(f"`n_block_voxels` must lie between 0 and the {nz * nx * ny} voxels of the volume; given: {n_block_voxels}")
+            raise InputError(
+                f"`n_block_voxels` must lie between 0 and the {nz * nx * ny} voxels of the volume; "
+                f"given: {n_block_voxels}"
+            )
         self.frac = n_block_voxels / (nz * nx * ny)
         self.use_avgpool = use_avgpool
         self.cut_coef = cut_coef

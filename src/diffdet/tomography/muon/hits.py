@@ -116,7 +116,9 @@ class HitBatch:
         )
 
     def to_dict(self) -> dict[str, Tensor]:
-        """The documented form: ``(muons, hits, ...)`` tensors, NaN positions and infinite uncertainties where a hit is missing."""
+        """The documented form: ``(muons, hits, ...)`` tensors, NaN positions and infinite uncertainties where a hit
+        is missing.
+        """
         n = self.n_muons
         z = self.z.expand(-1, n)[:, None]
         reco, unc, gen = self.reco_xy, self.unc_xy, self.gen_xy

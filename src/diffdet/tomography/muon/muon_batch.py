@@ -11,6 +11,7 @@ from torch import Tensor
 from diffdet.core.checks import check_finite, check_positive
 from diffdet.core.errors import NoHitsError, ShapeError
 from diffdet.core.random import MuonStream, Stream
+from diffdet.kernels.safe_math import safe_atan2, safe_norm
 from diffdet.tomography.core import DEVICE
 from diffdet.tomography.muon.hits import HitBatch
 
@@ -24,14 +25,15 @@ Limit = tuple[float, float] | Tensor | None
 class MuonBatch:
     """Many muons: positions, directions, momenta, and the hits that detectors recorded of them.
 
-    This is the one object of the wing that changes in place. The verbs that change it are ``propagate_dz``, ``propagate_d``,
-    ``scatter_dxyz``, ``scatter_dtheta_dphi``, ``scatter_dtheta_xy``, ``filter_muons``, ``remove_upwards_muons``,
-    ``append_hits`` and ``snapshot_xyz``; what it offers to read is a copy or a view that must not be written to.
+    This is the one object of the wing that changes in place. The verbs that change it are ``propagate_dz``,
+    ``propagate_d``, ``scatter_dxyz``, ``scatter_dtheta_dphi``, ``scatter_dtheta_xy``, ``filter_muons``,
+    ``remove_upwards_muons``, ``append_hits`` and ``snapshot_xyz``; what it offers to read is a copy or a view that
+    must not be written to.
 
-    Positions are in metres in the volume frame (z up), momenta in GeV. ``theta`` is the angle to the *negative* z axis, ``phi``
-    anticlockwise from +x; the direction of motion is (sin t cos f, sin t sin f, -cos t). Internally directions are kept as unit
-    vectors, one contiguous row per component, so that small deflections are not rounded away and no trigonometry is needed
-    on the way through the volume.
+    Positions are in metres in the volume frame (z up), momenta in GeV. ``theta`` is the angle to the *negative* z
+    axis, ``phi`` anticlockwise from +x; the direction of motion is (sin t cos f, sin t sin f, -cos t). Internally
+    directions are kept as unit vectors, one contiguous row per component, so that small deflections are not rounded
+    away and no trigonometry is needed on the way through the volume.
 
     Args:
         xy_p_theta_phi: ``(N, 5)`` x, y [m], momentum [GeV], theta [0, pi), phi [0, 2 pi) [rad]; copied.
@@ -39,8 +41,8 @@ class MuonBatch:
         device: where the tensors live.
         stream: where everything random that happens to these muons is drawn from; a stream of torch's default generator
             where None.
-        first: number of the first of these muons in the stream. Two batches with the same stream and different ``first``
-            are parts of one sequence: it does not matter how the sequence is cut.
+        first: number of the first of these muons in the stream. Two batches with the same stream and different
+            ``first`` are parts of one sequence: it does not matter how the sequence is cut.
 
     Raises:
         ShapeError: ``xy_p_theta_phi`` is not (N, 5), or ``init_z`` neither a number nor (N,).
@@ -115,11 +117,15 @@ class MuonBatch:
 
         The k-th draw for one purpose gives a muon the same numbers whatever batch it flies in and whoever was removed.
         """
-        return self._cut(self.stream.normal(self._label(purpose), draws, *self._range(), dtype=self.dtype, device=self.device))
+        return self._cut(
+            self.stream.normal(self._label(purpose), draws, *self._range(), dtype=self.dtype, device=self.device)
+        )
 
     def draw_uniform(self, purpose: str, draws: tuple[int, ...]) -> Tensor:
         """Uniform numbers in [0, 1) for these muons, ``(*draws, N)``; keyed like ``draw_normal``."""
-        return self._cut(self.stream.uniform(self._label(purpose), draws, *self._range(), dtype=self.dtype, device=self.device))
+        return self._cut(
+            self.stream.uniform(self._label(purpose), draws, *self._range(), dtype=self.dtype, device=self.device)
+        )
 
     def _label(self, purpose: str) -> str:
         k = self._n_draws.get(purpose, 0)
@@ -200,12 +206,12 @@ class MuonBatch:
     @property
     def theta(self) -> Tensor:
         """``(N,)`` angle to the negative z axis, [0, pi], rad."""
-        return torch.atan2(torch.hypot(self._rows[_UX], self._rows[_UY]), -self._rows[_UZ])
+        return safe_atan2(safe_norm(self._rows[_UX : _UY + 1]), -self._rows[_UZ])
 
     @property
     def phi(self) -> Tensor:
         """``(N,)`` azimuth from +x, [0, 2 pi), rad."""
-        phi = torch.remainder(torch.atan2(self._rows[_UY], self._rows[_UX]), 2 * math.pi)
+        phi = torch.remainder(safe_atan2(self._rows[_UY], self._rows[_UX]), 2 * math.pi)
         return torch.where(phi >= 2 * math.pi, torch.zeros_like(phi), phi)  # remainder may round up to 2 pi
 
     @property
@@ -225,7 +231,7 @@ class MuonBatch:
 
     def _projected(self, row: int) -> Tensor:
         down = -self._rows[_UZ]
-        angle = torch.atan2(self._rows[row], down)
+        angle = safe_atan2(self._rows[row], down)
         return torch.where(down > 0, angle, torch.full_like(angle, torch.nan))
 
     @property
@@ -240,11 +246,17 @@ class MuonBatch:
 
     def _set_angles(self, theta: Tensor, phi: Tensor) -> None:
         sine = torch.sin(theta)
-        self._rows[_UX], self._rows[_UY], self._rows[_UZ] = sine * torch.cos(phi), sine * torch.sin(phi), -torch.cos(theta)
+        self._rows[_UX], self._rows[_UY], self._rows[_UZ] = (
+            sine * torch.cos(phi),
+            sine * torch.sin(phi),
+            -torch.cos(theta),
+        )
 
-    # ------------------------------------------------------------------------------------------------------------ flight
+    # ---- flight
     def set_state(self, position: Tensor, direction: Tensor, n_rad: Tensor) -> None:
-        """Replace positions ``(3, N)``, unit directions ``(3, N)`` and crossed radiation lengths ``(N,)`` after transport."""
+        """Replace positions ``(3, N)``, unit directions ``(3, N)`` and crossed radiation lengths ``(N,)`` after
+        transport.
+        """
         self._rows[:3] = position
         self._rows[_UX : _UZ + 1] = direction
         self._rows[_N_RAD] = n_rad
@@ -291,7 +303,9 @@ class MuonBatch:
         dz_vol: Tensor | None = None,
         mask: Tensor | None = None,
     ) -> None:
-        """Displace muons, m; each of the three may be left out. ``mask`` selects muons; values are per selected muon."""
+        """Displace muons, m; each of the three may be left out. ``mask`` selects muons; values are per selected
+        muon.
+        """
         where = slice(None) if mask is None else mask
         for row, shift in ((_X, dx_vol), (_Y, dy_vol), (_Z, dz_vol)):
             if shift is not None:
@@ -331,7 +345,7 @@ class MuonBatch:
         self._rows[_UX : _UZ + 1, where] = unit[:, where]
         self.remove_upwards_muons()
 
-    # ----------------------------------------------------------------------------------------------------------- removal
+    # ---- removal
     def remove_upwards_muons(self) -> None:
         """Remove muons, and their hits, that do not move down (theta >= pi/2) or have no direction (NaN).
 
@@ -341,7 +355,8 @@ class MuonBatch:
         self.filter_muons(self._keep_mask)
 
     def filter_muons(self, keep_mask: Tensor) -> None:
-        """Keep only the muons, and their hits, where ``keep_mask`` is True; the others are appended to ``upwards_muons``.
+        """Keep only the muons, and their hits, where ``keep_mask`` is True; the others are appended to
+        ``upwards_muons``.
 
         Args:
             keep_mask: ``(N,)`` bool.
@@ -369,7 +384,7 @@ class MuonBatch:
                 mask = mask & (self._rows[k] < xy_high[k])
         return mask
 
-    # -------------------------------------------------------------------------------------------------------------- hits
+    # ---- hits
     def append_hits(self, hits: dict[str, Tensor] | HitBatch, pos: str) -> None:
         """Record hits: one panel's documented dictionary of ``(muons, ...)`` tensors, or a stacked HitBatch.
 
@@ -406,8 +421,8 @@ class MuonBatch:
             xy_high: only muons that are now below this (x, y).
 
         Returns:
-            ``{pos: {"reco_xyz": (N, H, 3), "gen_xyz": (N, H, 3), "unc_xyz": (N, H, 3), "eff": (N, H, 1)}}``; a missing hit has NaN
-            position, infinite uncertainty and zero efficiency.
+            ``{pos: {"reco_xyz": (N, H, 3), "gen_xyz": (N, H, 3), "unc_xyz": (N, H, 3), "eff": (N, H, 1)}}``; a
+            missing hit has NaN position, infinite uncertainty and zero efficiency.
 
         Raises:
             NoHitsError: nothing was recorded.
@@ -423,7 +438,7 @@ class MuonBatch:
             out[pos] = (batch if keep is None else batch.select(keep)).to_dict()
         return out
 
-    # ------------------------------------------------------------------------------------------------------------- others
+    # ---- others
     def snapshot_xyz(self) -> None:
         """Append a copy of the positions to ``xyz_hist``."""
         self._xyz_hist.append(self.xyz.clone())

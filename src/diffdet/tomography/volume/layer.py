@@ -77,10 +77,12 @@ class PassiveLayer(AbsLayer):
         lw: ``(2,)`` extent in x and y, a multiple of ``size``, m.
         z: height of the top, m.
         size: voxel edge, m.
-        rad_length_func: called as f(z=..., lw=..., size=...) for an ``(nx, ny)`` tensor of X0 [m]; without it, muons fly straight.
+        rad_length_func: called as f(z=..., lw=..., size=...) for an ``(nx, ny)`` tensor of X0 [m]; without it, muons
+            fly straight.
         step_sz: raster in depth in which voxels along the path are looked up (model "pdg"), or length of a step (model
             "pdg-step"), m.
-        scatter_model: "pdg" (right, independent of the step), "pdg-step" (the older per-step formula), or an AbsScatterModel.
+        scatter_model: "pdg" (right, independent of the step), "pdg-step" (the older per-step formula), or an
+            AbsScatterModel.
         device: where tensors live.
 
     Raises:
@@ -115,7 +117,11 @@ class PassiveLayer(AbsLayer):
     @property
     def per_length(self) -> Tensor:
         """``(nx, ny)`` 1/X0 of the voxels, 1/m; zeros while nothing is loaded."""
-        return torch.zeros(self.n_xy, dtype=self.lw.dtype, device=self.device) if self._per_length is None else self._per_length
+        return (
+            torch.zeros(self.n_xy, dtype=self.lw.dtype, device=self.device)
+            if self._per_length is None
+            else self._per_length
+        )
 
     def load_rad_length(self, rad_length_func: RadLengthFunc) -> None:
         """Load a layout.
@@ -127,15 +133,19 @@ class PassiveLayer(AbsLayer):
             ShapeError: it returns another shape.
             InputError: an X0 is not positive and finite (infinity, for vacuum, is allowed).
         """
-        x0 = torch.as_tensor(rad_length_func(z=self.z, lw=self.lw, size=self.size), dtype=self.lw.dtype, device=self.device)
+        x0 = torch.as_tensor(
+            rad_length_func(z=self.z, lw=self.lw, size=self.size), dtype=self.lw.dtype, device=self.device
+        )
         if tuple(x0.shape) != self.n_xy:
             raise ShapeError(
-                f"`rad_length_func` must return X0 of shape {self.n_xy} for the layer at z = {self.top} m; given: {tuple(x0.shape)}"
+                f"`rad_length_func` must return X0 of shape {self.n_xy} for the layer at z = "
+                f"{self.top} m; given: {tuple(x0.shape)}"
             )
         if not bool((x0 > 0).all()):
             worst = float(torch.nan_to_num(x0, nan=-torch.inf).min())
             raise InputError(
-                f"`rad_length_func` must return positive radiation lengths [m] for the layer at z = {self.top} m; smallest given: {worst}"
+                f"`rad_length_func` must return positive radiation lengths [m] for the layer at z = "
+                f"{self.top} m; smallest given: {worst}"
             )
         self.rad_length = x0.detach()
         self._per_length = 1 / self.rad_length
@@ -150,7 +160,9 @@ class PassiveLayer(AbsLayer):
 
     @torch.no_grad()
     def forward(self, mu: MuonBatch) -> None:
-        """Carry the muons to the bottom of the layer, scattering those inside its footprint; those that turn up are removed."""
+        """Carry the muons to the bottom of the layer, scattering those inside its footprint; those that turn up are
+        removed.
+        """
         if self.rad_length is None:
             mu.propagate_to_z(self.bottom)
             return
@@ -186,7 +198,8 @@ class PassiveLayer(AbsLayer):
         tolerance = 1e-5 * max(1.0, abs(self.top))
         if high - low > tolerance or high > self.top + tolerance or low <= self.bottom + tolerance:
             raise GeometryError(
-                f"muons must be at one height in ({self.bottom}, {self.top}] m to make a step in this layer; given: {low} to {high} m"
+                f"muons must be at one height in ({self.bottom}, {self.top}] m to make a step in this "
+                f"layer; given: {low} to {high} m"
             )
         thickness = min(self.step_sz, high - self.bottom)
         if self.rad_length is None:
@@ -219,10 +232,12 @@ class AbsDetectorLayer(AbsLayer):
     def get_cost(self) -> Tensor:
         """Total cost of the layer's detectors, unit currency."""
 
-    def conform_detector(self) -> None:  # noqa: B027
-        """Bring learnable parameters back into their allowed ranges; called after every update. Does nothing by default."""
+    def conform_detector(self) -> None:
+        """Bring learnable parameters back into their allowed ranges; called after every update. Does nothing by
+        default.
+        """
 
-    def assign_budget(self, budget: Tensor | None) -> None:  # noqa: B027
+    def assign_budget(self, budget: Tensor | None) -> None:
         """Distribute ``(_n_costs,)`` budgets, unit currency. Does nothing by default."""
 
     def yield_panels(self) -> Iterator[AbsPanel]:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AbsPanel", "DetectorPanel", "SigmoidDetectorPanel", "record_hits"]
 
-# Panels pushed to the top or bottom of their layer stop this far from it at most, each panel at another distance, so that
+# Panels pushed to the top or bottom of their layer stop this far from it at most, each panel at another distance, so
+# that
 # panels never come to lie on top of each other. Larger values would be visible in a design.
 _MAX_EDGE_GAP = 1e-3
 _GOLDEN = 0.6180339887498949
@@ -34,14 +35,14 @@ class AbsPanel(nn.Module, metaclass=ABCMeta):
 
     - ``parameter_families()``: what is learnable, by family name. Wrappers and callbacks treat families, never classes.
     - ``response_parameters()``: the tensors that its response depends on, one value per panel.
-    - ``response(xy, **parameters)``: the smooth response, a pure function. It is called with the parameters of *all* panels of
-      the class in a layer stacked on a leading axis, so write it to broadcast: positions are ``(..., 2, muon)``, a parameter of
-      shape ``(2,)`` arrives as ``(..., 2, 1)``, a scalar one as ``(..., 1, 1)``.
+    - ``response(xy, **parameters)``: the smooth response, a pure function. It is called with the parameters of *all*
+      panels of the class in a layer stacked on a leading axis, so write it to broadcast: positions are ``(..., 2,
+      muon)``, a parameter of shape ``(2,)`` arrives as ``(..., 2, 1)``, a scalar one as ``(..., 1, 1)``.
     - ``get_cost()``: what it costs.
 
-    In training, every muon has a hit in every panel: the response turns worse smoothly outside the panel, so that hits are
-    differentiable in its position and size. In evaluation, with ``realistic_validation``, ``physical_response`` applies instead:
-    a muon outside has no hit.
+    In training, every muon has a hit in every panel: the response turns worse smoothly outside the panel, so that
+    hits are differentiable in its position and size. In evaluation, with ``realistic_validation``,
+    ``physical_response`` applies instead: a muon outside has no hit.
 
     A panel has an attribute ``z``, its height [m] (a tensor of one element), learnable or not.
     """
@@ -63,12 +64,15 @@ class AbsPanel(nn.Module, metaclass=ABCMeta):
     @staticmethod
     @abstractmethod
     def response(xy: Tensor, **parameters: Tensor) -> tuple[Tensor, Tensor]:
-        """Resolution ``(..., 2, muon)`` [1/m] and efficiency ``(..., muon)`` of the smooth model at positions ``(..., 2, muon)``."""
+        """Resolution ``(..., 2, muon)`` [1/m] and efficiency ``(..., muon)`` of the smooth model at positions
+        ``(..., 2, muon)``.
+        """
 
     @staticmethod
     def physical_response(xy: Tensor, **parameters: Tensor) -> tuple[Tensor, Tensor]:
         """Resolution and efficiency of the physical detector: zero where a muon misses it. Default: the rectangle
-        ``span`` x ``span`` about ``centre`` with nominal ``resolution`` and ``efficiency``."""
+        ``span`` x ``span`` about ``centre`` with nominal ``resolution`` and ``efficiency``.
+        """
         profile = panel_response.hard(xy, parameters["centre"], parameters["span"])
         res = panel_response.resolution(profile, parameters["resolution"], floor=0.0)
         return res, panel_response.efficiency(profile, parameters["efficiency"].squeeze(-1))
@@ -113,7 +117,8 @@ class AbsPanel(nn.Module, metaclass=ABCMeta):
             mu: muons; they are not moved.
 
         Returns:
-            ``reco_xyz``, ``gen_xyz``, ``unc_xyz`` (N, 3) and ``eff`` (N, 1); NaN position and infinite uncertainty without hit.
+            ``reco_xyz``, ``gen_xyz``, ``unc_xyz`` (N, 3) and ``eff`` (N, 1); NaN position and infinite uncertainty
+            without hit.
         """
         hits = record_hits([self], mu).to_dict()
         return {key: value[:, 0] for key, value in hits.items()}
@@ -130,9 +135,9 @@ class AbsPanel(nn.Module, metaclass=ABCMeta):
 def record_hits(panels: Sequence[AbsPanel], mu: MuonBatch, purpose: str = "hits") -> HitBatch:
     """Hits of all ``panels``, from the highest to the lowest.
 
-    The muon's position at a panel is taken on its straight line at the panel's *learnable* height, so a gradient by z moves the
-    hit along the track. Noise is keyed by muon and by the panel's place in the list, not by its height: the loss stays continuous
-    when two panels pass each other.
+    The muon's position at a panel is taken on its straight line at the panel's *learnable* height, so a gradient by
+    z moves the hit along the track. Noise is keyed by muon and by the panel's place in the list, not by its height:
+    the loss stays continuous when two panels pass each other.
 
     Args:
         panels: at least one.
@@ -157,7 +162,10 @@ def record_hits(panels: Sequence[AbsPanel], mu: MuonBatch, purpose: str = "hits"
         groups.setdefault(_group_key(panels[k]), []).append(place)
     if len(groups) == 1:
         return _read_out([panels[k] for k in order], gen, z, noise)
-    parts = [_read_out([panels[order[j]] for j in places], gen[places], z[places], noise[places]) for places in groups.values()]
+    parts = [
+        _read_out([panels[order[j]] for j in places], gen[places], z[places], noise[places])
+        for places in groups.values()
+    ]
     back = torch.tensor([j for places in groups.values() for j in places], device=gen.device).argsort()
     whole = HitBatch.cat(parts)
     return replace(
@@ -204,9 +212,9 @@ def _read_out(panels: Sequence[AbsPanel], gen: Tensor, z: Tensor, noise: Tensor)
 class DetectorPanel(AbsPanel):
     """A thin rectangular panel with learnable centre and widths; Gaussian in training, rectangular in evaluation.
 
-    In training the resolution falls as a Gaussian of standard deviation span/4 about the centre, per axis, and the efficiency as
-    its product over both axes. The cost is area times ``m2_cost``; with a budget assigned, the widths are rescaled so that the cost
-    is the budget and ``xy_span`` is only an aspect ratio.
+    In training the resolution falls as a Gaussian of standard deviation span/4 about the centre, per axis, and the
+    efficiency as its product over both axes. The cost is area times ``m2_cost``; with a budget assigned, the widths
+    are rescaled so that the cost is the budget and ``xy_span`` is only an aspect ratio.
 
     Args:
         res: resolution, 1/m: hits have the standard deviation 1/res.
@@ -262,7 +270,8 @@ class DetectorPanel(AbsPanel):
         def listed(t: Tensor) -> str:
             return "(" + ", ".join(f"{v:.4g}" for v in t.detach().flatten().tolist()) + ")"
 
-        return f"{type(self).__name__} at xy={listed(self.xy)}, z={listed(self.z)}, span={listed(self.get_scaled_xy_span())} m"
+        span = listed(self.get_scaled_xy_span())
+        return f"{type(self).__name__} at xy={listed(self.xy)}, z={listed(self.z)}, span={span} m"
 
     def __getstate__(self) -> dict[str, Any]:
         # budget_scale may carry the graph of the last budget assignment, which can be neither copied nor stored
@@ -331,7 +340,9 @@ class DetectorPanel(AbsPanel):
         return self._respond(xy, mask)[1][0]
 
     def get_xy_mask(self, xy: Tensor) -> Tensor:
-        """Which of the ``(N, 2)`` positions lie on the physical panel (low edge included, high edge not), ``(N,)`` bool."""
+        """Which of the ``(N, 2)`` positions lie on the physical panel (low edge included, high edge not), ``(N,)``
+        bool.
+        """
         return panel_response.inside(xy.T, self.xy[:, None], self.get_scaled_xy_span()[:, None])
 
     def get_gauss(self) -> torch.distributions.Normal:
@@ -363,8 +374,9 @@ class DetectorPanel(AbsPanel):
     def clamp_params(self, xyz_low: tuple[float, float, float], xyz_high: tuple[float, float, float]) -> None:
         """Bring the panel back into a box: centre into the box, widths into [1/20, 10] times its high edge.
 
-        A panel that has left the box in z stops just inside (by less than 1 mm, another distance for every panel of a layer, so
-        that panels never coincide). Unlike in the original, a panel that is inside is not touched, and nothing is random.
+        A panel that has left the box in z stops just inside (by less than 1 mm, another distance for every panel of
+        a layer, so that panels never coincide). Unlike in the original, a panel that is inside is not touched, and
+        nothing is random.
 
         Args:
             xyz_low: lowest x, y, z, m.
@@ -379,8 +391,8 @@ class DetectorPanel(AbsPanel):
 class SigmoidDetectorPanel(DetectorPanel):
     """A rectangular panel whose edge, in training, is a sigmoid of adjustable width.
 
-    Resolution and efficiency keep their nominal values inside and fall across the edge; the smaller ``smooth``, the closer to the
-    physical panel. ``SigmoidPanelSmoothnessSchedule`` lowers it in the course of an optimisation.
+    Resolution and efficiency keep their nominal values inside and fall across the edge; the smaller ``smooth``, the
+    closer to the physical panel. ``SigmoidPanelSmoothnessSchedule`` lowers it in the course of an optimisation.
 
     Args:
         smooth: width of the edge in half widths of the panel, > 0.

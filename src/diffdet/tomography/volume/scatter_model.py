@@ -44,9 +44,9 @@ class PdgScatterModel(AbsScatterModel):
     """Gaussian multiple scattering of the PDG, with the path added up in radiation lengths.
 
     Highland's formula gives the width behind a total thickness, so the width of a muon's angle after everything it has
-    crossed is the formula's own, whatever the layers and steps in between; displacement and angle are correlated as they
-    should (coefficient +sqrt(3)/2 in a homogeneous layer). ``step_sz`` only says in how fine a raster (of depth) the voxels along
-    the path are looked up. beta is not taken to be 1.
+    crossed is the formula's own, whatever the layers and steps in between; displacement and angle are correlated as
+    they should (coefficient +sqrt(3)/2 in a homogeneous layer). ``step_sz`` only says in how fine a raster (of
+    depth) the voxels along the path are looked up. beta is not taken to be 1.
     """
 
     def carry(self, mu: MuonBatch, layer: PassiveLayer, top: float, thickness: float) -> None:  # noqa: D102
@@ -69,8 +69,8 @@ class PdgScatterModel(AbsScatterModel):
 class PdgStepScatterModel(AbsScatterModel):
     """The older way: Highland's formula applied to every step on its own, with beta = 1.
 
-    Kept for comparison. Because of the formula's logarithm the total width then depends on the step: 8 to 13 % too narrow for
-    1 cm steps through 10 cm. The sign of the displacement is right here, unlike in the original.
+    Kept for comparison. Because of the formula's logarithm the total width then depends on the step: 8 to 13 % too
+    narrow for 1 cm steps through 10 cm. The sign of the displacement is right here, unlike in the original.
     """
 
     def carry(self, mu: MuonBatch, layer: PassiveLayer, top: float, thickness: float) -> None:  # noqa: D102
@@ -100,8 +100,10 @@ class PdgStepScatterModel(AbsScatterModel):
             n_rad = n_rad + n
         else:
             raise GeometryError(
-                f"a muon needs more than {_MAX_STEPS} steps of `step_sz` = {layer.step_sz} m to cross {thickness} m: it flies almost "
-                f"horizontally (smallest |cos theta| {float(direction[2].abs().min()):.2g}). Limit `theta_range` or take larger steps"
+                f"a muon needs more than {_MAX_STEPS} steps of `step_sz` = {layer.step_sz} m to cross "
+                f"{thickness} m: it flies almost "
+                f"horizontally (smallest |cos theta| {float(direction[2].abs().min()):.2g}). Limit "
+                f"`theta_range` or take larger steps"
             )
         mu.set_state(transport.fall_to(position, direction, bottom), direction, n_rad)
 
@@ -120,4 +122,3 @@ def get_scatter_model(model: str | AbsScatterModel) -> AbsScatterModel:
         return model
     check_choice("scatter_model", model, SCATTER_MODELS)
     return SCATTER_MODELS[model]
-

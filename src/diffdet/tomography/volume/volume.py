@@ -15,6 +15,7 @@ from diffdet.kernels import voxels
 from diffdet.tomography.core import RadLengthFunc
 from diffdet.tomography.volume.layer import AbsDetectorLayer, AbsLayer, PassiveLayer
 from diffdet.tomography.volume.panel import AbsPanel
+import itertools
 
 if TYPE_CHECKING:
     from diffdet.tomography.muon.muon_batch import MuonBatch
@@ -25,18 +26,21 @@ __all__ = ["Volume"]
 class Volume(nn.Module):
     """Layers from top to bottom, with one contiguous block of passive layers.
 
-    The frame: x and y from 0 to ``lw``, z up, muons fall. Voxel cubes are ordered (z, x, y) with the lowest layer first.
+    The frame: x and y from 0 to ``lw``, z up, muons fall. Voxel cubes are ordered (z, x, y) with the lowest layer
+    first.
 
-    With a ``budget``, one learnable weight per panel (``budget_weights``) decides by softmax how the money is shared, and every
-    panel's area follows from its share.
+    With a ``budget``, one learnable weight per panel (``budget_weights``) decides by softmax how the money is
+    shared, and every panel's area follows from its share.
 
     Args:
         layers: in order of decreasing z.
         budget: total cost of the detectors, unit currency; None leaves the panels' sizes free.
-        snapshots: append every muon's position to ``MuonBatch.xyz_hist`` behind each layer (for drawings; costs memory).
+        snapshots: append every muon's position to ``MuonBatch.xyz_hist`` behind each layer (for drawings; costs
+            memory).
 
     Raises:
-        InputError: no layer; layers on several devices; passive layers of different extent or voxel size; budget not positive,
+        InputError: no layer; layers on several devices; passive layers of different extent or voxel size; budget not
+        positive,
             or nothing to spend it on.
         GeometryError: layers not in order of decreasing z, overlapping, or passive layers not contiguous.
     """
@@ -67,30 +71,35 @@ class Volume(nn.Module):
     def _check_layers(self) -> None:
         layers = self._all_layers()
         if not layers or len(layers) != len(self.layers):
-            raise InputError(f"`layers` must hold layers, at least one; given: {[type(x).__name__ for x in self.layers]}")
+            raise InputError(
+                f"`layers` must hold layers, at least one; given: {[type(x).__name__ for x in self.layers]}"
+            )
         devices = {layer.device for layer in layers}
         if len(devices) > 1:
             raise InputError(f"`layers` must all be on one device; given: {sorted(map(str, devices))}")
-        for upper, lower in zip(layers, layers[1:], strict=False):
+        for upper, lower in itertools.pairwise(layers):
             if lower.top > upper.bottom + 1e-6 * max(1.0, abs(upper.bottom)):
                 raise GeometryError(
-                    f"`layers` must be ordered by decreasing z without overlap; given: a layer from {upper.bottom:g} to {upper.top:g} m "
+                    f"`layers` must be ordered by decreasing z without overlap; given: a layer from "
+                    f"{upper.bottom:g} to {upper.top:g} m "
                     f"followed by one whose top is at {lower.top:g} m"
                 )
         passives = self.get_passives()
         for p in passives[1:]:
             if p.extent != passives[0].extent or p.size != passives[0].size:
                 raise InputError(
-                    f"passive layers must share `lw` and `size`; given: lw {passives[0].extent} with size {passives[0].size} and lw {p.extent} "
+                    f"passive layers must share `lw` and `size`; given: lw {passives[0].extent} with "
+                    f"size {passives[0].size} and lw {p.extent} "
                     f"with size {p.size}"
                 )
-        for upper, lower in zip(passives, passives[1:], strict=False):
+        for upper, lower in itertools.pairwise(passives):
             if abs(upper.bottom - lower.top) > 1e-4 * upper.size:
                 raise GeometryError(
-                    f"passive layers must form one contiguous block; given: one ends at {upper.bottom:g} m, the next begins at {lower.top:g} m"
+                    f"passive layers must form one contiguous block; given: one ends at "
+                    f"{upper.bottom:g} m, the next begins at {lower.top:g} m"
                 )
 
-    # ---------------------------------------------------------------------------------------------------------- structure
+    # ---- structure
     def get_passives(self) -> list[PassiveLayer]:
         """Passive layers, highest first."""
         return [layer for layer in self.layers if isinstance(layer, PassiveLayer)]
@@ -158,12 +167,15 @@ class Volume(nn.Module):
         nz, nx, ny = self.n_zxy
         like = self.lw
         x, y, z = (
-            voxels.edges(low[k], n, self.passive_size, dtype=like.dtype, device=like.device) for k, n in enumerate((nx, ny, nz))
+            voxels.edges(low[k], n, self.passive_size, dtype=like.dtype, device=like.device)
+            for k, n in enumerate((nx, ny, nz))
         )
         return x, y, z
 
     def build_xyz_edges(self) -> Tensor:
-        """``(nx ny nz, 3)`` low corners of the voxels, m; x is the slowest index and z the fastest, lowest layer first."""
+        """``(nx ny nz, 3)`` low corners of the voxels, m; x is the slowest index and z the fastest, lowest layer
+        first.
+        """
         return self._corners(0.0)
 
     @property
@@ -184,7 +196,8 @@ class Volume(nn.Module):
         )
 
     def lookup_passive_xyz_coords(self, xyz: Tensor) -> Tensor:
-        """Voxel indices of positions. The caller's tensor is not changed, and positions on a face are not lost to rounding.
+        """Voxel indices of positions. The caller's tensor is not changed, and positions on a face are not lost to
+        rounding.
 
         Args:
             xyz: ``(N, 3)`` or ``(3,)`` positions, m.
@@ -203,12 +216,13 @@ class Volume(nn.Module):
         outside = ~((idx >= 0) & (idx < idx.new_tensor([nx, ny, nz])[:, None])).all(0)
         if bool(outside.any()):
             raise GeometryError(
-                f"`xyz` must lie in the passive block {self.passive_box}; {int(outside.sum())} of {points.shape[1]} positions are outside, the "
+                f"`xyz` must lie in the passive block {self.passive_box}; {int(outside.sum())} of "
+                f"{points.shape[1]} positions are outside, the "
                 f"first: {points[:, outside][:, 0].tolist()}"
             )
         return idx.T
 
-    # -------------------------------------------------------------------------------------------------------------- layout
+    # ---- layout
     def load_rad_length(self, rad_length_func: RadLengthFunc, target: Tensor | None = None) -> None:
         """Load a layout into every passive layer.
 
@@ -235,10 +249,11 @@ class Volume(nn.Module):
             cubes.append(layer.rad_length)
         return torch.stack(cubes)
 
-    # ---------------------------------------------------------------------------------------------------------------- money
+    # ---- money
     def assign_budget(self) -> None:
-        """Share the budget among the panels by softmax of ``budget_weights``; the k-th share of a layer goes to its k-th
-        highest panel. Does nothing without a budget."""
+        """Share the budget among the panels by softmax of ``budget_weights``; the k-th share of a layer goes to its
+        k-th highest panel. Does nothing without a budget.
+        """
         if self.budget is None:
             return
         shares = budget_kernels.allocate(self.budget_weights, self.budget)
@@ -252,7 +267,7 @@ class Volume(nn.Module):
         costs = [layer.get_cost() for layer in self.get_detectors()]
         return torch.stack(costs).sum() if costs else self._all_layers()[0].lw.new_zeros(())
 
-    # --------------------------------------------------------------------------------------------------------------- flight
+    # ---- flight
     def forward(self, mu: MuonBatch) -> None:
         """Carry muons through all layers, in place; detectors append their hits to the batch."""
         self.assign_budget()

@@ -20,9 +20,9 @@ __all__ = ["PocaZLadleFurnaceFillLevelInferrer"]
 class PocaZLadleFurnaceFillLevelInferrer(AbsVolumeInferrer):
     """Fill height as the weighted mean height of the points of closest approach.
 
-    The weight of a muon is its efficiency, times how centrally it scattered (``kernels.fill_level.central_weight``), over the
-    variance of the height. The mean is pulled towards the middle of the furnace: it needs a linear correction, see
-    ``LinearCorrectionCallback``.
+    The weight of a muon is its efficiency, times how centrally it scattered (``kernels.fill_level.central_weight``),
+    over the variance of the height. The mean is pulled towards the middle of the furnace: it needs a linear
+    correction, see ``LinearCorrectionCallback``.
 
     Args:
         volume: the volume that the muons crossed.
@@ -46,7 +46,7 @@ class PocaZLadleFurnaceFillLevelInferrer(AbsVolumeInferrer):
         """Add a batch. Of every muon three numbers are kept; its hits only with ``retain_muons``."""
         if self.retain_muons:
             super().add_scatters(scatters)
-        for name in ("pred_height", "_table"):
+        for name in ("_height", "_table"):
             self.__dict__.pop(name, None)
         xyz, variance = scatters.poca_xyz.T, scatters.poca_var
         sigma = variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()
@@ -92,10 +92,18 @@ class PocaZLadleFurnaceFillLevelInferrer(AbsVolumeInferrer):
         return torch.cat([self.compute_efficiency(s) for s in self.scatter_batches])[:, None]
 
     @cached_property
+    def _height(self) -> tuple[Tensor, Tensor]:
+        return fill_level.robust_height(*self._table)
+
+    @property
     def pred_height(self) -> Tensor:
         """``(1,)`` fill height, m."""
-        z, sigma, weight = self._table
-        return fill_level.robust_height(z, sigma, weight)
+        return self._height[0]
+
+    @property
+    def pred_height_var(self) -> Tensor:
+        """``(1,)`` statistical variance of ``pred_height``, m^2."""
+        return self._height[1]
 
     def get_prediction(self) -> Tensor | None:
         """``(1,)`` fill height, m; None where no muon has weight."""

@@ -6,50 +6,60 @@ import torch
 from torch import Tensor
 
 from diffdet.core.errors import InputError
-from diffdet.kernels.fill_level import unexplained_fraction
+from diffdet.kernels.fill_level import corrected_error
 from diffdet.tomography.optimisation.callbacks.callback import Callback
 
 __all__ = ["CorrectedErrorLoss"]
 
 
 class CorrectedErrorLoss(Callback):
-    """Replaces the mean loss of a batch of volumes by the error that is left after the best linear correction.
+    """Replaces the mean loss of a batch of volumes by the error expected behind the best linear correction.
 
-    The fill-level prediction is pulled towards the middle of the furnace and only useful after a linear correction, so what
-    counts is the mean squared error behind it; divided by the variance of the targets that is 1 - R^2. Compared with
-    ``SpreadRangeLoss`` (spread at equal height over spread of the means) it also sees where the response is not linear, it needs no
-    two volumes of equal height, and its noise is smaller.
+    The fill-level prediction is pulled towards the middle of the furnace and only useful after a linear correction,
+    so what counts is the squared error behind it, in units of the variance of the targets
+    (``kernels.fill_level.corrected_error``). Compared with ``SpreadRangeLoss`` (spread at equal height over spread
+    of the means) it also sees where the response is not linear, needs no two volumes of equal height, and takes the
+    spread from each prediction's own variance, with a fraction of the noise.
 
-    Each batch of volumes must hold at least three predictions and two different targets.
+    Needs an inferrer with ``pred_height_var``, and in each batch of volumes at least three predictions of two
+    different targets.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._predictions: list[Tensor] = []
-        self._targets: list[Tensor] = []
+        self._rows: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def on_volume_batch_begin(self) -> None:
         """Forget the last batch."""
-        self._predictions, self._targets = [], []
+        self._rows = []
 
     def on_x0_pred_end(self) -> None:
-        """Note a volume's prediction and target."""
-        pred, target = self.wrapper.fit_params.pred, self.wrapper.volume.target
-        if pred is None or self.wrapper.fit_params.state == "test":
+        """Note a volume's prediction, its variance and its target."""
+        params = self.wrapper.fit_params
+        if params.pred is None or params.state == "test":
             return
+        target = self.wrapper.volume.target
         if target is None:
             raise InputError("`CorrectedErrorLoss` needs volumes with a target; the loaded one has none")
-        self._predictions.append(pred.reshape(()))
-        self._targets.append(target.detach().to(pred).reshape(()))
+        variance = getattr(params.volume_inferrer, "pred_height_var", None)
+        if variance is None:
+            raise InputError(
+                "`CorrectedErrorLoss` needs a volume inferrer with `pred_height_var`, such as "
+                "PocaZLadleFurnaceFillLevelInferrer; given: "
+                f"{type(params.volume_inferrer).__name__}"
+            )
+        pred = params.pred
+        self._rows.append((pred.reshape(()), variance.reshape(()), target.detach().to(pred).reshape(())))
 
     def on_volume_batch_end(self) -> None:
         """Set the mean loss."""
-        if len(self._predictions) < 3 or len({float(t) for t in self._targets}) < 2:
+        n_targets = len({float(row[2]) for row in self._rows})
+        if len(self._rows) < 3 or n_targets < 2:
             raise InputError(
-                f"`CorrectedErrorLoss` needs at least three predictions of two different targets in a batch of volumes; given: "
-                f"{len(self._predictions)} predictions of {len({float(t) for t in self._targets})} targets"
+                f"`CorrectedErrorLoss` needs at least three predictions of two different targets in a "
+                f"batch of volumes; given: "
+                f"{len(self._rows)} predictions of {n_targets} targets"
             )
-        self.wrapper.fit_params.mean_loss = unexplained_fraction(
-            torch.stack(self._predictions), torch.stack(self._targets)
-        )
-        self._predictions, self._targets = [], []
+        prediction, variance, target = (torch.stack(column) for column in zip(*self._rows, strict=True))
+        self.wrapper.fit_params.mean_loss = corrected_error(prediction, variance, target)
+        self._rows = []

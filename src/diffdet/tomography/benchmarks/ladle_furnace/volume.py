@@ -1,7 +1,7 @@
 """Geometry and detectors of the ladle-furnace study.
 
-A furnace of 1 m x 1 m x 1 m stands between two boxes of four panels each; how high is the liquid steel? The initial detector
-watches a corner, the two baselines are a physicist's designs.
+A furnace of 1 m x 1 m x 1 m stands between two boxes of four panels each; how high is the liquid steel? The initial
+detector watches a corner, the two baselines are a physicist's designs.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ def get_initial_detector(
 ) -> nn.ModuleList:
     """Layers with the poor detector that optimisation starts from: panels about the corner (0, 0), crowded within 3 cm.
 
-    All panels have the given efficiency and smoothness 1 (in the original, one panel above has smoothness 0.1 and one below
-    efficiency 1, whatever is asked for).
+    All panels have the given efficiency and smoothness 1 (in the original, one panel above has smoothness 0.1 and
+    one below efficiency 1, whatever is asked for).
 
     Args:
         res: resolution, 1/m.
