@@ -238,6 +238,7 @@ def shrink(data: dict[str, Any]) -> None:
     Args:
         data: A resolved configuration.
     """
+    data["smoke"] = True
     schedule, passives, muons = data["schedule"], data["passives"], data["muons"]
     schedule["epochs"] = min(schedule["epochs"], 2)
     schedule["warmup_epochs"] = min(schedule["warmup_epochs"], 1)

@@ -26,6 +26,10 @@ FORMAT_VERSION = 1
 _DEVICE = re.compile(r"cpu|auto|mps|cuda(:\d+)?")
 
 
+def _default_callbacks() -> list[CallbackConfig]:
+    return [CallbackConfig.model_validate(name) for name in ("MuonResampler", "NoMoreNaNs")]
+
+
 class RunConfig(Section):
     """Everything that decides what a run does: the same configuration and versions give the same numbers."""
 
@@ -39,6 +43,8 @@ class RunConfig(Section):
     """Seed of all random streams."""
     device: str = "cpu"
     """`cpu`, `cuda`, `cuda:N`, `mps`, or `auto` for the first accelerator found."""
+    smoke: bool = False
+    """Whether the sizes were made tiny, for trying things out; the figures of such a run mean nothing."""
     search_path: list[str] = Field(default_factory=list)
     """Folders in which the modules of `package.module:Class` are looked up, besides installed packages; relative ones
     start at the configuration file, whose own folder is always searched."""
@@ -56,10 +62,7 @@ class RunConfig(Section):
     """For each family of parameters (`xy_pos`, `z_pos`, `xy_span`, with a budget `budget`; or those of your own
     panels) how it moves; `FAMILY.above` and `FAMILY.below` treat the two sides apart. A family that is not named
     stands still."""
-    callbacks: list[CallbackConfig] = [
-        CallbackConfig.model_validate("MuonResampler"),
-        CallbackConfig.model_validate("NoMoreNaNs"),
-    ]
+    callbacks: list[CallbackConfig] = Field(default_factory=_default_callbacks)
     """What acts at events of the optimisation, in this order, after the warm-ups."""
     schedule: ScheduleConfig = ScheduleConfig()
     """How long the optimisation goes on."""

@@ -1,0 +1,337 @@
+"""The job `optimise`: from a configuration to an optimised detector, its evaluation and a report.
+
+Two halves. `plan` and `Job.open` refuse what cannot run, before anything is written. `Job.run` never raises for what happens while
+running: whatever it is, the state is saved, `result.json` says what it was, and the outcome carries the exit code.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from diffdet.core.errors import DiffdetError, InputError, NoHitsError, StorageError
+from diffdet.runs.config import RunConfig, as_mapping, load_config, to_yaml
+from diffdet.runs.doctor import versions
+from diffdet.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from diffdet.runs.build import Built
+    from diffdet.runs.lock import FolderLock
+    from diffdet.runs.recorders import MetricsRecorder
+    from diffdet.runs.tasks.base import Evaluation
+
+RESULT_VERSION = 1
+
+
+class Reporter:
+    """Is told how the job goes; by default it says nothing."""
+
+    def stage(self, title: str, unit: str | None = None) -> None:
+        """The next part of the job begins; `unit` is what will be counted."""
+
+    def __call__(self, done: int, total: int | None = None, text: str = "") -> None:
+        """So many are done, of so many."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended.
+
+    Attributes:
+        exit_code: 0 complete, 1 failed, 130 or 143 interrupted.
+        result: Content of `result.json`.
+        message: What went wrong, in a sentence; empty for complete runs.
+    """
+
+    exit_code: int
+    result: dict[str, Any]
+    message: str = ""
+
+
+@dataclass
+class Job:
+    """A planned run. Use as a context manager: within, the folder is held.
+
+    Attributes:
+        config: What to run.
+        folder: Where.
+        resume: Whether to go on from the last checkpoint.
+        command: How the job was called, for the report.
+        reporter: Is told how it goes.
+    """
+
+    config: RunConfig
+    folder: RunFolder
+    resume: bool = False
+    command: str = ""
+    reporter: Reporter = field(default_factory=Reporter)
+    _built: Built | None = None
+    _lock: FolderLock | None = None
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def open(self) -> None:
+        """Build everything, then take the folder and write the configuration.
+
+        Raises:
+            InputError: If something cannot be built, or the folder cannot take a new run; nothing has been written.
+            LockedError: If another process holds the folder.
+            StorageError: If the folder cannot be written.
+        """
+        from diffdet.runs.build import build
+
+        self._built = build(self.config)
+        try:
+            self._lock = self.folder.lock()
+            # Somebody may have started here since the plan was made.
+            if not self.resume:
+                self.folder.check_new()
+            if self.folder.state() != "started":
+                self.folder.write_config(to_yaml(as_mapping(self.config) | {"versions": versions()}))
+        except StorageError as error:
+            error.nothing_written = True  # type: ignore[attr-defined]
+            raise
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the folder holds a complete run already."""
+        return self.folder.read_result().get("status") == "complete"
+
+    def run(self) -> Outcome:
+        """Optimise, evaluate and report.
+
+        Returns:
+            How it ended.
+        """
+        from diffdet.loop.interrupts import exit_code
+        from diffdet.runs.signals import Interrupted, interrupting
+
+        assert self._built is not None
+        if self.is_complete:
+            return Outcome(0, self.folder.read_result())
+        running = _Running(self, self._built)
+        try:
+            with interrupting():
+                running.fit()
+                if running.interrupted_by is None:
+                    running.evaluate()
+        except Interrupted as error:
+            running.interrupted_by = error.number
+            running.reason = f"interrupted by {error} {running.where}"
+        except DiffdetError as error:
+            return running.end("failed", str(error), 1)
+        except MemoryError:
+            return running.end("failed", "out of memory; a smaller `muons.batch` needs less", 1)
+        except Exception as error:
+            return running.end("failed", f"{type(error).__name__}: {error}", 1, trace=traceback.format_exc())
+        if running.interrupted_by is not None:
+            return running.end("interrupted", running.reason, exit_code(running.interrupted_by))
+        return running.end("complete", running.reason, 0)
+
+
+class _Running:
+    """The state of a job between its start and its end."""
+
+    def __init__(self, job: Job, built: Built) -> None:
+        self.job, self.built = job, built
+        self.started = time.monotonic()
+        self.interrupted_by: int | None = None
+        self.reason = ""
+        self.where = "before the first epoch"
+        self.evaluation: Evaluation | None = None
+        self.recorder: MetricsRecorder | None = None
+        self.seconds_before = 0.0
+        self.notes: list[str] = []
+
+    def fit(self) -> None:
+        """Run the training loop."""
+        from diffdet.loop.checkpoint import Checkpoints
+        from diffdet.runs.recorders import DetectorRecorder, MetricsRecorder
+
+        config, folder = self.job.config, self.job.folder
+        per_volume, size = config.muons.per_volume, config.volumes_per_update
+        valid = self.built.valid
+        muons = {
+            "train": len(self.built.train) // size * size * per_volume,
+            "valid": 0 if valid is None else len(valid) * per_volume,
+        }
+        self.recorder = MetricsRecorder(folder.metrics, muons, self._tell)
+        checkpoints = Checkpoints(
+            folder.checkpoints,
+            every_epochs=config.checkpoints.every_epochs,
+            every_seconds=config.checkpoints.every,
+            keep=config.checkpoints.keep,
+        )
+        self.job.reporter.stage("Optimising", "epochs")
+        state = self.built.wrapper.fit(
+            config.schedule.total_epochs,
+            size,
+            per_volume,
+            config.muons.batch_size,
+            self.built.train,
+            valid,
+            cbs=[*self.built.callbacks, DetectorRecorder(folder.detectors), self.recorder],
+            cb_savepath=folder.path,
+            checkpoints=checkpoints,
+            resume=self.job.resume,
+            interruptible=True,
+        )
+        self.reason = state.stop_reason or ""
+        self.interrupted_by = state.interrupted_by
+
+    def _tell(self, done: int, total: int | None, text: str) -> None:
+        self.where = f"after epoch {done} of {total}"
+        self.job.reporter(done, total, text)
+
+    def evaluate(self) -> None:
+        """Measure the detectors on volumes that the optimisation has not seen."""
+        from diffdet.runs.build import build_volume, same_volume
+
+        self.where = "during the evaluation"
+        self.job.reporter.stage("Evaluating", "volumes")
+        config = self.job.config
+        final = same_volume(config, self.built.volume)
+        try:
+            self.evaluation = self.built.task.evaluate(config, build_volume(config), final, self.job.reporter)
+        except NoHitsError as error:
+            # A detector that sees nothing is a result, if a poor one.
+            self.notes.append(f"no figures: {error}")
+
+    def end(self, status: str, reason: str, code: int, *, trace: str = "") -> Outcome:
+        """Write result and report.
+
+        Args:
+            status: ``"complete"``, ``"interrupted"`` or ``"failed"``.
+            reason: Why the run ended.
+            code: Exit code.
+            trace: Where an error came from that nobody foresaw.
+
+        Returns:
+            The outcome; where not even the result can be written, it says so.
+        """
+        message = "" if status == "complete" else reason
+        result = self._result(status, reason, trace)
+        try:
+            result = self.job.folder.write_result(result)
+            self._report()
+        except DiffdetError as error:
+            return Outcome(1, result, f"{message}; {error}" if message else str(error))
+        return Outcome(code, result, message)
+
+    def _report(self) -> None:
+        from diffdet.report import write_report
+
+        write_report(self.job.folder.path)
+
+    def _result(self, status: str, reason: str, trace: str) -> dict[str, Any]:
+        config, found = self.job.config, self.evaluation
+        lines = self.recorder.lines() if self.recorder is not None and self.recorder.loop is not None else []
+        n_muons = sum(line["muons"] for line in lines) + (found.n_muons if found else 0)
+        wall = time.monotonic() - self.started + self.seconds_before
+        losses = {phase: [line["loss"] for line in lines if line["phase"] == phase and line["loss"] is not None] for phase in ("train", "valid")}
+        result: dict[str, Any] = {
+            "format_version": RESULT_VERSION,
+            "kind": "optimise",
+            "status": status,
+            "reason": reason,
+            "name": config.name,
+            "task": config.task.class_,
+            "seed": config.seed,
+            "device": str(self.built.volume.device),
+            "command": self.job.command,
+            "initial": found.initial if found else None,
+            "final": found.final if found else None,
+            "baselines": found.baselines if found else {},
+            "epochs": max((line["epoch"] for line in lines), default=0),
+            "losses": {f"last_{phase}": values[-1] for phase, values in losses.items() if values},
+            "wall_seconds": round(wall, 3),
+            "muons_simulated": n_muons,
+            "muons_per_second": round(n_muons / wall, 1) if wall > 0 else None,
+            "finished": datetime.now().astimezone().isoformat(timespec="seconds"),
+            "versions": versions(),
+        }
+        if found:
+            result["evaluation"] = {"text": found.text, "notes": found.notes, **found.details}
+            result["predictions"] = found.predictions
+        if self.notes:
+            result["warnings"] = self.notes
+        if trace:
+            result["traceback"] = trace.splitlines()
+        return result
+
+
+def plan(
+    source: str | Path | None,
+    out: str | Path,
+    *,
+    sets: Sequence[str] = (),
+    seed: int | None = None,
+    device: str | None = None,
+    smoke: bool = False,
+    resume: bool = False,
+    command: str = "",
+    reporter: Reporter | None = None,
+) -> Job:
+    """Decide what to run and where; nothing is written.
+
+    Args:
+        source: Configuration file or built-in design; None for the default, or when resuming for the run's own.
+        out: The run folder.
+        sets: Changes to the configuration.
+        seed: Replaces the configuration's.
+        device: Replaces the configuration's.
+        smoke: Whether to make the run tiny.
+        resume: Whether to go on with the run in the folder; a folder without a run is started.
+        command: How the job was called.
+        reporter: Is told how it goes.
+
+    Returns:
+        The job, to be used as a context manager.
+
+    Raises:
+        InputError: If the configuration or the folder cannot be used.
+    """
+    folder = RunFolder(Path(out))
+    shown = reporter or Reporter()
+    changes: dict[str, Any] = {"sets": sets, "seed": seed, "device": device, "smoke": smoke}
+    if resume and folder.state() == "started":
+        config = load_config(folder.config)
+        if source is not None or sets or seed is not None or device is not None or smoke:
+            _check_same(load_config(source, **changes), config, folder)
+        return Job(config, folder, resume=True, command=command, reporter=shown)
+    folder.check_new()
+    return Job(load_config(source, **changes), folder, resume=resume, command=command, reporter=shown)
+
+
+def _check_same(wanted: RunConfig, found: RunConfig, folder: RunFolder) -> None:
+    """Refuse to go on with a run under another configuration."""
+    new, old = (_flat(as_mapping(config) | {"versions": {}, "search_path": []}) for config in (wanted, found))
+    for key in sorted(new.keys() | old.keys()):
+        if new.get(key) != old.get(key):
+            raise InputError(
+                f"{key}: expected {old.get(key)!r}, with which the run in {str(folder.path)!r} was started, given {new.get(key)!r}. "
+                "To resume, leave the configuration as it was; for another one, choose another folder"
+            )
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{path}.{key}" if path else str(key)).items()}
+    if isinstance(value, list):
+        return {k: v for place, inner in enumerate(value) for k, v in _flat(inner, f"{path}[{place}]").items()}
+    return {path: value}
+
+
