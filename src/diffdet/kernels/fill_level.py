@@ -108,7 +108,9 @@ def corrected_error(
     Predictions of equal target are averaged; a straight line through the averages (slope a per unit of prediction)
     is the correction. What is left is what the line does not follow plus what chance adds to a single prediction,
 
-        [ mean (t - a m_t - c)^2 + a^2 mean(variance) ] / Var(t).
+        [ mean (t - a m_t - c)^2 - (1 - 2/L) a^2 mean(variance of m_t) + a^2 mean(variance) ] / Var(t).
+
+    The middle term takes out what chance in the L averages adds to the first one (two degrees of freedom go to the line).
 
     Taking chance from the estimated variance of every prediction, instead of from the scatter of a few predictions
     of equal target, leaves a hundredth of the noise: each prediction's variance is itself an average over many muons.
@@ -121,11 +123,13 @@ def corrected_error(
         target: truth, m, with at least two different values.
 
     Returns:
-        ``()``; 1 for a detector that knows nothing.
+        ``()``; about 1 for a detector that knows nothing.
     """
     levels, place = torch.unique(target, return_inverse=True)
     counts = torch.zeros_like(levels).index_add(0, place, torch.ones_like(target))
     means = torch.zeros_like(prediction[: len(levels)]).index_add(0, place, prediction) / counts
     slope, intercept = fit_correction(means, levels)
     bent = (levels - slope * means - intercept).square().mean()
+    chance = torch.zeros_like(means).index_add(0, place, variance) / counts.square()
+    bent = bent - (1 - 2 / len(levels)) * slope.square() * chance.mean()
     return (bent + slope.square() * variance.mean()) / (levels - levels.mean()).square().mean()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,8 +57,8 @@ class TrackPair:
 
     def select(self, idx: Tensor) -> TrackPair:
         """The tracks of the muons with these indices."""
-        parts: list[Any] = [t.index_select(-1, idx) for t in self.lines[:5]]
-        return TrackPair(Lines(*parts, self.z_ref), self.z_ref)
+        position, slope, var_position, cov, var_slope = (t.index_select(-1, idx) for t in self.lines[:5])
+        return TrackPair(Lines(position, slope, var_position, cov, var_slope, self.z_ref), self.z_ref)
 
 
 def pair_hits(above: HitBatch, below: HitBatch, *, generated: bool = False) -> HitPair:

@@ -123,7 +123,7 @@ class AbsX0Inferrer(AbsVolumeInferrer):
     def add_scatters(self, scatters: ScatterBatch) -> None:
         """Add a batch. With ``retain_muons`` False its sums are taken at once and the muons forgotten."""
         for name in ("vox_zxy_x0_preds", "_muons"):
-            self.__dict__.pop(name, None)
+            vars(self).pop(name, None)
         if self.retain_muons:
             super().add_scatters(scatters)
             self._absorbed = 0

@@ -230,6 +230,9 @@ class DetectorPanel(AbsPanel):
         InputError: a value is not finite or out of range, or the position has not three or the span not two components.
     """
 
+    xy: nn.Parameter
+    z: nn.Parameter  # pyright: ignore[reportIncompatibleVariableOverride]
+    xy_span: nn.Parameter
     m2_cost: Tensor
     resolution: Tensor
     efficiency: Tensor

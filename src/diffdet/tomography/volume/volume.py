@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,6 @@ from diffdet.kernels import voxels
 from diffdet.tomography.core import RadLengthFunc
 from diffdet.tomography.volume.layer import AbsDetectorLayer, AbsLayer, PassiveLayer
 from diffdet.tomography.volume.panel import AbsPanel
-import itertools
 
 if TYPE_CHECKING:
     from diffdet.tomography.muon.muon_batch import MuonBatch

@@ -47,7 +47,7 @@ class PocaZLadleFurnaceFillLevelInferrer(AbsVolumeInferrer):
         if self.retain_muons:
             super().add_scatters(scatters)
         for name in ("_height", "_table"):
-            self.__dict__.pop(name, None)
+            vars(self).pop(name, None)
         xyz, variance = scatters.poca_xyz.T, scatters.poca_var
         sigma = variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()
         weight = fill_level.central_weight(xyz[:2], sigma[:2], *self._edges, self._smooth)

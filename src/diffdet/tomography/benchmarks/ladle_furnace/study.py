@@ -90,11 +90,7 @@ def fixed_fill_levels(
     """
     check_positive("n_repeats", n_repeats)
     generator = LadleFurnacePassiveGenerator(volume)
-    layouts = []
-    for height in heights:
-        generator.fixed_mat_z, generator.fixed_slag_z = height, height + slag
-        layouts.append(generator.get_data())
-    return layouts * n_repeats
+    return [generator.get_data(fixed_mat_z=h, fixed_slag_z=h + slag) for h in heights] * n_repeats
 
 
 def evaluate_detector(
