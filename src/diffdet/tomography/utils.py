@@ -11,7 +11,7 @@ from torch import Tensor
 from diffdet.core.errors import InputError
 from diffdet.core.materials import mixture_x0_density
 
-__all__ = ["class_to_x0preds", "jacobian", "x0_from_mixture", "x0targs_to_classtargs"]
+__all__ = ["class_to_x0preds", "jacobian", "nearest_class", "x0_from_mixture", "x0targs_to_classtargs"]
 
 
 def jacobian(y: Tensor, x: Tensor, create_graph: bool = False, allow_unused: bool = True) -> Tensor:
@@ -76,10 +76,30 @@ def class_to_x0preds(array: np.ndarray, id2x0: Mapping[int, float]) -> np.ndarra
     return values
 
 
-def x0targs_to_classtargs(array: np.ndarray | Tensor, x02id: Mapping[float, int]) -> np.ndarray:
+def nearest_class(x0: Tensor, x02id: Mapping[float, int]) -> Tensor:
     """Class id of every radiation length: that of the nearest radiation length in the map.
 
     Being nearest makes up for rounding, and means that a material which is not in the map goes unnoticed.
+
+    Args:
+        x0: Radiation lengths, m, any shape. Not modified.
+        x02id: Class id by radiation length [m].
+
+    Returns:
+        Class ids, int64, same shape and device.
+
+    Raises:
+        InputError: If the map is empty.
+    """
+    if not x02id:
+        raise InputError("`x02id` must map at least one radiation length to a class id; got none")
+    known = torch.tensor(list(x02id), dtype=torch.float64, device=x0.device)
+    identities = torch.tensor(list(x02id.values()), dtype=torch.int64, device=x0.device)
+    return identities[(x0.detach().double().unsqueeze(-1) - known).abs().argmin(-1)]
+
+
+def x0targs_to_classtargs(array: np.ndarray | Tensor, x02id: Mapping[float, int]) -> np.ndarray:
+    """Class id of every radiation length, as `nearest_class`, for arrays.
 
     Args:
         array: Radiation lengths, m, any shape. Not modified.
@@ -91,13 +111,10 @@ def x0targs_to_classtargs(array: np.ndarray | Tensor, x02id: Mapping[float, int]
     Raises:
         InputError: If the map is empty, or a radiation length is not a number.
     """
-    if not x02id:
-        raise InputError("`x02id` must map at least one radiation length to a class id; got none")
-    values = array.detach().cpu().numpy() if isinstance(array, Tensor) else np.asarray(array)
-    if np.isnan(values).any():
-        raise InputError(f"`array` must hold radiation lengths; got {int(np.isnan(values).sum())} that are NaN")
-    x0s, identities = np.array(list(x02id), dtype=np.float64), np.array(list(x02id.values()), dtype=np.int64)
-    return identities[np.abs(values[..., None] - x0s).argmin(axis=-1)]
+    x0 = array.detach().cpu() if isinstance(array, Tensor) else torch.tensor(np.asarray(array, dtype=np.float64))
+    if bool(x0.isnan().any()):
+        raise InputError(f"`array` must hold radiation lengths; got {int(x0.isnan().sum())} that are NaN")
+    return nearest_class(x0, x02id).numpy()
 
 
 def x0_from_mixture(
