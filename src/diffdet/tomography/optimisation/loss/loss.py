@@ -145,9 +145,9 @@ class AbsDetectorLoss(nn.Module, metaclass=ABCMeta):
         penalty = self._get_budget_coef(cost).reshape(()).to(error.dtype)
         loss = penalty * coefficient.to(error)
         if self.debug:
+            parts = (cost.detach(), self.target_budget, penalty.detach(), coefficient, error.detach(), loss.detach())
             _log.info(
-                "cost %.6g of %.6g, penalty %.6g, coefficient %.6g, error %.6g, cost loss %.6g",
-                *(float(torch.as_tensor(v).detach()) for v in (cost, self.target_budget, penalty, coefficient, error, loss)),
+                "cost %.6g of %.6g, penalty %.6g, coefficient %.6g, error %.6g, cost loss %.6g", *map(float, parts)
             )
         return loss
 
