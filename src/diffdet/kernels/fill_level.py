@@ -110,7 +110,8 @@ def corrected_error(
 
         [ mean (t - a m_t - c)^2 - (1 - 2/L) a^2 mean(variance of m_t) + a^2 mean(variance) ] / Var(t).
 
-    The middle term takes out what chance in the L averages adds to the first one (two degrees of freedom go to the line).
+    The middle term takes out what chance in the L averages adds to the first one (two degrees of freedom go to the
+    line).
 
     Taking chance from the estimated variance of every prediction, instead of from the scatter of a few predictions
     of equal target, leaves a hundredth of the noise: each prediction's variance is itself an average over many muons.

@@ -59,6 +59,7 @@ ROLES: dict[str, dict[str, str]] = {
         "MetricLogger": f"{_CALLBACKS}.monitors",
         "LinearCorrectionCallback": f"{_LADLE}.inference",
         "SpreadRangeLoss": f"{_LADLE}.loss",
+        "CorrectedErrorLoss": f"{_LADLE}.objective",
     },
     "optimiser": dict.fromkeys(
         ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad", "Rprop"), "torch.optim"
