@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from diffdet.core.checks import check_positive
-from diffdet.core.errors import InputError
+from diffdet.core.errors import NoHitsError
 from diffdet.core.random import Stream
 from diffdet.kernels.fill_level import fit_correction
 from diffdet.tomography.benchmarks.ladle_furnace.data import LadleFurnacePassiveGenerator
@@ -123,7 +123,7 @@ def evaluate_detector(
         FillLevelResult.
 
     Raises:
-        InputError: a volume gave no prediction because no muon could be used.
+        NoHitsError: a volume gave no prediction because no muon could be used.
     """
     was_training = volume.training
     wrapper = ArbVolumeWrapper(
@@ -144,7 +144,7 @@ def evaluate_detector(
     if progress is not None:
         progress(1.0)
     if any(pred is None for pred, _ in found):
-        raise InputError(
+        raise NoHitsError(
             f"{sum(pred is None for pred, _ in found)} of {len(found)} volumes gave no prediction: no "
             f"muon has two hits above and below"
         )
