@@ -241,7 +241,7 @@ def test_volume_int_class_loss_maps_the_target():
         seen.append((target.item(), about))
         return torch.floor((target - 0.2) / 0.1)
 
-    loss = VolumeIntClassLoss(targ2int=targ2int, pred_start_int=0, use_mse=False, target_budget=None)
+    loss = VolumeIntClassLoss(targ2int=targ2int, pred_int_start=0, use_mse=False, target_budget=None)
     assert loss(pred, volume).item() == pytest.approx(0.0829706, abs=1e-6)
     assert seen == [(pytest.approx(0.55), volume)]
     assert gradcheck(lambda p: loss(p, volume), (pred,))
@@ -252,7 +252,7 @@ def test_a_missing_target_is_said(kind):
     more = {
         VolumeMSELoss: {},
         VolumeClassLoss: {"x02id": X02ID},
-        VolumeIntClassLoss: {"targ2int": lambda t, v: t, "pred_start_int": 0, "use_mse": True},
+        VolumeIntClassLoss: {"targ2int": lambda t, v: t, "pred_int_start": 0, "use_mse": True},
     }[kind]
     with pytest.raises(InputError, match="`volume` must have a target"):
         kind(target_budget=None, **more)(torch.ones(1, 1), make_volume())

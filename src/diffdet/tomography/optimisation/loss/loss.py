@@ -303,7 +303,7 @@ class VolumeIntClassLoss(AbsDetectorLoss):
 
     Args:
         targ2int: Called with the target and the volume, gives the true integer.
-        pred_start_int: Integer that the first probability stands for.
+        pred_int_start: Integer that the first probability stands for.
         use_mse: Whether distances between integers are squared.
         target_budget: See `AbsDetectorLoss`, as for all others.
         budget_smoothing: Likewise.
@@ -316,7 +316,7 @@ class VolumeIntClassLoss(AbsDetectorLoss):
         self,
         *,
         targ2int: Callable[[Tensor, Volume], Tensor],
-        pred_start_int: int,
+        pred_int_start: int,
         use_mse: bool,
         target_budget: float | None,
         budget_smoothing: float = 10,
@@ -332,12 +332,12 @@ class VolumeIntClassLoss(AbsDetectorLoss):
             debug=debug,
         )
         self.targ2int = targ2int
-        self.pred_start_int = pred_start_int
+        self.pred_int_start = pred_int_start
         self.use_mse = use_mse
 
     def _get_inference_loss(self, pred: Tensor, volume: Volume) -> Tensor:
         target = torch.as_tensor(self.targ2int(_need_target(volume), volume), device=pred.device)
-        return integer_class_loss(pred, target, self.pred_start_int, self.use_mse)
+        return integer_class_loss(pred, target, self.pred_int_start, self.use_mse)
 
 
 class VolumeMSELoss(AbsDetectorLoss):
