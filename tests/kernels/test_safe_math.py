@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from diffdet.kernels.safe_math import safe_atan2, safe_divide, safe_log, safe_norm, safe_sqrt
+from diffdet.kernels.safe_math import logistic, safe_atan2, safe_divide, safe_log, safe_norm, safe_sqrt
 
 EDGES = {
     "sqrt": (safe_sqrt, (0.0,), 0.0),
@@ -38,7 +38,8 @@ def test_equals_the_textbook_away_from_the_edge(shape):
     torch.testing.assert_close(safe_sqrt(x), x.sqrt(), rtol=0, atol=0)
     torch.testing.assert_close(safe_log(x), x.log(), rtol=0, atol=0)
     torch.testing.assert_close(safe_divide(x, y), x / y, rtol=0, atol=0)
-    torch.testing.assert_close(safe_atan2(-x, -y), torch.atan2(-x, -y), rtol=0, atol=0)
+    # torch's vectorised and scalar paths of atan2 differ in the last bit
+    torch.testing.assert_close(safe_atan2(-x, -y), torch.atan2(-x, -y), rtol=1e-15, atol=0)
     if shape:
         torch.testing.assert_close(safe_norm(x, -1), torch.linalg.vector_norm(x, dim=-1))
 
@@ -76,3 +77,44 @@ def test_not_a_number_is_not_hidden():
     one = torch.tensor(1.0)
     for result in (safe_sqrt(nan), safe_log(nan), safe_divide(one, nan), safe_divide(nan, one), safe_atan2(nan, one)):
         assert torch.isnan(result)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_arc_tangent_in_all_octants_and_on_the_axes(dtype):
+    turns = torch.arange(-15, 17, dtype=torch.float64) * (math.pi / 16)
+    y, x = (2.5 * turns.sin()).to(dtype), (2.5 * turns.cos()).to(dtype)
+    tolerance = 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(safe_atan2(y, x), turns.to(dtype), rtol=0, atol=tolerance)
+    axes = torch.tensor([[0.0, 1.0, 0.0, -1.0], [1.0, 0.0, -1.0, 0.0]], dtype=dtype).requires_grad_()
+    angle = safe_atan2(*axes)
+    assert angle.tolist() == pytest.approx([0.0, math.pi / 2, math.pi, -math.pi / 2], abs=tolerance)
+    (gradient,) = torch.autograd.grad(angle.sum(), axes)
+    # (x, -y) / r^2
+    assert gradient.tolist() == [[1.0, 0.0, -1.0, 0.0], [0.0, -1.0, 0.0, 1.0]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_logistic_in_both_tails_and_beyond_them(dtype):
+    x = torch.linspace(-60, 60, 241, dtype=dtype)
+    expected = [math.exp(v) / (1 + math.exp(v)) for v in x.tolist()]
+    torch.testing.assert_close(
+        logistic(x).double(), torch.tensor(expected, dtype=torch.float64), rtol=20 * torch.finfo(dtype).eps, atol=0
+    )
+    far = torch.tensor([-math.inf, -1e30, 1e30, math.inf], dtype=dtype, requires_grad=True)
+    value = logistic(far)
+    assert value[2:].tolist() == [1.0, 1.0]
+    assert (value[:2] < 1e-30).all()
+    assert torch.autograd.grad(value.sum(), far)[0].tolist() == [0.0] * 4
+    assert gradcheck(logistic, torch.tensor([-30.0, -1.0, 0.0, 2.0], dtype=torch.float64, requires_grad=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "function", [safe_atan2, lambda y, x: logistic(4 * y), lambda y, x: safe_norm(torch.stack([y, x]))]
+)
+def test_digits_do_not_depend_on_the_place_in_the_tensor(function, dtype):
+    y, x = torch.randn((2, 1001), generator=torch.Generator().manual_seed(3), dtype=dtype)
+    whole = function(y, x)
+    for step in (1, 3, 100):
+        pieces = [function(y[k : k + step], x[k : k + step]) for k in range(0, 1001, step)]
+        assert torch.equal(torch.cat(pieces), whole)

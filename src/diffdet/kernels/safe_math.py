@@ -91,8 +91,8 @@ def safe_divide(numerator: Tensor, denominator: Tensor, fallback: float = 0.0) -
 def safe_atan2(y: Tensor, x: Tensor) -> Tensor:
     """atan2(y, x) that is 0 with gradient 0 at the origin, where no angle exists.
 
-    Written as the arc tangent of the smaller over the larger coordinate plus a multiple of pi/2. Unlike `torch.atan2`, it
-    gives an element the same digits wherever it stands in its tensor.
+    Written as the arc tangent of the smaller over the larger coordinate plus a multiple of pi/2. Unlike `torch.atan2`,
+    it gives an element the same digits wherever it stands in its tensor.
 
     Differentiable in: y, x. Gradient at the edge: 0 at y = x = 0.
 
@@ -115,8 +115,8 @@ def safe_atan2(y: Tensor, x: Tensor) -> Tensor:
 def logistic(x: Tensor) -> Tensor:
     """Logistic function 1 / (1 + exp(-x)).
 
-    Unlike `torch.sigmoid`, it gives an element the same digits wherever it stands in its tensor. Right to a few roundings
-    in both tails; it ends at exp(-80) in float32, exp(-640) in float64, far below anything that counts.
+    Unlike `torch.sigmoid`, it gives an element the same digits wherever it stands in its tensor. Right to a few
+    roundings in both tails; it ends at exp(-80) in float32, exp(-640) in float64, far below anything that counts.
 
     Differentiable in: x. Gradient at the edge: 0 where the function has ended.
 

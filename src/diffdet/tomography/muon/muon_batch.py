@@ -466,12 +466,12 @@ class MuonBatch:
     @staticmethod
     def theta_from_theta_xy(theta_x: Tensor, theta_y: Tensor) -> Tensor:
         """theta = atan sqrt(tan^2 theta_x + tan^2 theta_y), for theta < pi/2."""
-        return torch.atan(torch.hypot(torch.tan(theta_x), torch.tan(theta_y)))
+        return torch.atan(safe_norm(torch.stack([torch.tan(theta_x), torch.tan(theta_y)])))
 
     @staticmethod
     def phi_from_theta_xy(theta_x: Tensor, theta_y: Tensor) -> Tensor:
         """phi = atan2(tan theta_y, tan theta_x) in [0, 2 pi), for theta < pi/2; 0 for a vertical muon."""
-        return torch.remainder(torch.atan2(torch.tan(theta_y), torch.tan(theta_x)), 2 * math.pi)
+        return torch.remainder(safe_atan2(torch.tan(theta_y), torch.tan(theta_x)), 2 * math.pi)
 
     @staticmethod
     def theta_x_from_theta_phi(theta: Tensor, phi: Tensor) -> Tensor:
