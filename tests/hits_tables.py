@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,12 @@ def assert_same_rows(first: Mapping[str, Any], second: Mapping[str, Any]) -> Non
         np.testing.assert_array_equal(values, second[name], err_msg=name)
 
 
+def is_missing(suffix: str) -> bool:
+    """Whether the library of a format is not installed."""
+    needs = {".parquet": "pyarrow", ".root": "uproot"}.get(suffix)
+    return needs is not None and importlib.util.find_spec(needs) is None
+
+
 def write_foreign(path: Path, columns: Mapping[str, Any], table: str = "hits") -> Path:
     """Write columns as somebody else would: under any name and of any type, without our writer."""
     match path.suffix:
@@ -81,10 +88,18 @@ def write_foreign(path: Path, columns: Mapping[str, Any], table: str = "hits") -
             import uproot
 
             with uproot.recreate(path) as file:
-                file[table] = {
+                arrays = {
                     name: ak.Array(list(values)) if np.asarray(values).dtype.kind == "U" else np.asarray(values)
                     for name, values in columns.items()
                 }
+                file.mktree(
+                    table,
+                    {
+                        name: str if array.ndim and isinstance(array, ak.Array) else array.dtype
+                        for name, array in arrays.items()
+                    },
+                )
+                file[table].extend(arrays)
         case ".csv":
             lines = [",".join(columns)]
             lines += [",".join(str(value) for value in row) for row in zip(*columns.values(), strict=True)]

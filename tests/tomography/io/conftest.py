@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hits_tables import SUFFIXES, make_rows
+from hits_tables import SUFFIXES, is_missing, make_rows
 
 
 @pytest.fixture
@@ -17,7 +17,6 @@ def rows() -> dict[str, Any]:
 @pytest.fixture(params=SUFFIXES, ids=[suffix[1:] for suffix in SUFFIXES])
 def suffix(request: pytest.FixtureRequest) -> str:
     """Every format in turn, skipped loudly where its library is missing."""
-    needs = {".parquet": "pyarrow", ".root": "uproot"}.get(request.param)
-    if needs is not None:
-        pytest.importorskip(needs)
+    if is_missing(request.param):
+        pytest.skip(f"the library that reads {request.param} files is not installed")
     return request.param

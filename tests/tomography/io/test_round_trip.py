@@ -69,7 +69,7 @@ def test_chunks_do_not_depend_on_how_rows_arrive(
     with HitsReader(path) as reader:
         expected = list(reader.chunks(9))
         real = reader.rows
-        monkeypatch.setattr(reader, "rows", lambda: real(n_rows))
+        monkeypatch.setattr(reader, "rows", lambda _: real(n_rows))
         chunks = list(reader.chunks(9))
     assert [len(chunk) for chunk in chunks] == [9, 9, 9, 9, 4]
     for chunk, other in zip(chunks, expected, strict=True):
@@ -188,3 +188,14 @@ def test_events_that_cannot_be_arranged_are_dropped_and_counted() -> None:
     assert table.dropped == {"two hits in one plane": 1, "more than 64 hits on one side": 1}
     assert table.n_events == 6
     assert table.x.shape[1] == 4
+
+
+def test_rntuples_are_read(rows: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("uproot")
+    import awkward as ak
+    import uproot
+
+    position = ak.Array(np.array(["above", "below"])[rows["position"]])
+    with uproot.recreate(tmp_path / "hits.root") as file:
+        file.mkrntuple("hits", {**rows, "position": position})
+    assert_same_rows(read_rows(tmp_path / "hits.root", 17), rows)

@@ -158,7 +158,7 @@ class HitsReader:
         """
         kept: dict[str, Array] = {}
         row = 0
-        for batch in self.rows():
+        for batch in self.rows(PIECE_ROWS):
             row += len(batch["event"])
             kept = {name: np.concatenate([kept[name], values]) for name, values in batch.items()} if kept else batch
             starts = np.flatnonzero(np.diff(kept["event"], prepend=kept["event"][:1] - 1))

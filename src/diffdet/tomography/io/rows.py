@@ -10,7 +10,15 @@ import numpy as np
 
 from diffdet.core.checks import did_you_mean
 from diffdet.core.errors import InputError
-from diffdet.tomography.io.columns import BASE_COLUMNS, COLUMNS, OPTIONAL_COLUMNS, POSITIONS, ColumnMap, Rule
+from diffdet.tomography.io.columns import (
+    ALL_COLUMNS,
+    BASE_COLUMNS,
+    COLUMNS,
+    OPTIONAL_COLUMNS,
+    POSITIONS,
+    ColumnMap,
+    Rule,
+)
 from diffdet.tomography.io.formats.base import Array, Arrays, Source, file_dtype
 
 __all__ = ["MAX_EVENT_ROWS", "Contiguity", "Plan", "RowReader", "check_rows", "make_plan"]
@@ -19,6 +27,7 @@ MAX_EVENT_ROWS: Final = 4096
 """Hits that one event may have: a file with more is no table of muons, and one endless event could fill the memory."""
 
 _NO_SIDE: Final = 255
+_MAX_BLOCKS: Final = 1024
 
 
 @dataclass(frozen=True)
@@ -140,15 +149,11 @@ class RowReader:
         n = len(next(iter(batch.values()))) if batch else 0
         rows: dict[str, Array] = {}
         for name in self._plan.columns:
-            rule = self._mapping.rule(name)
-            if name == "position":
-                rows[name] = self._sides(rule, batch, rows, n)
-            else:
-                rows[name] = self._numbers(name, rule, batch, rows, n)
-        if "position" not in rows:
-            rows["position"] = (rows["z"] <= self._split_z).astype(np.uint8)
+            if name != "position":
+                rows[name] = self._numbers(name, self._mapping.rule(name), batch, rows, n)
+        rows["position"] = self._sides(self._mapping.rule("position"), batch, rows["z"])
         self._row += n
-        return rows
+        return {name: rows[name] for name in ALL_COLUMNS if name in rows}
 
     def _numbers(self, name: str, rule: Rule, batch: Arrays, rows: Arrays, n: int) -> Array:
         dtype = file_dtype(name)
@@ -188,9 +193,11 @@ class RowReader:
             )
         return heights[at]
 
-    def _sides(self, rule: Rule, batch: Arrays, rows: Arrays, n: int) -> Array:
-        if rule.split is not None:
-            return (rows["z"] <= rule.split).astype(np.uint8) if "z" in rows else np.zeros(n, np.uint8)
+    def _sides(self, rule: Rule, batch: Arrays, z: Array) -> Array:
+        split = rule.split if "position" in self._plan.columns else self._split_z
+        if split is not None:
+            return (z <= split).astype(np.uint8)
+        n = len(z)
         if rule.constant is not None:
             return np.full(n, POSITIONS.index(str(rule.constant)), dtype=np.uint8)
         theirs = batch[str(rule.source)]
@@ -240,7 +247,7 @@ class Contiguity:
     def __init__(self, describe: Callable[[int, int], str], earlier: Callable[[int], Array]) -> None:
         self._describe = describe
         self._earlier = earlier
-        self._blocks: list[list[int]] = []
+        self._blocks: list[tuple[int, int]] = []
         self._seen: Array | None = None
         self._last: int | None = None
 
@@ -268,18 +275,21 @@ class Contiguity:
         cuts = np.flatnonzero(np.diff(begins) < 0) + 1
         for at, part in zip([0, *cuts.tolist()], np.split(begins, cuts), strict=True):
             low, high = int(part[0]), int(part[-1])
-            if self._blocks and low > self._blocks[-1][1] and not self._overlaps(low, high, self._blocks[:-1]):
-                self._blocks[-1][1] = high
-            elif not self._overlaps(low, high, self._blocks):
-                self._blocks.append([low, high])
+            if self._is_free(low, high):
+                self._blocks.append((low, high))
             else:
                 self._seen = np.unique(np.concatenate([self._earlier(first_row + int(new[at])), begins[:at]]))
                 self._compare(begins[at:], new[at:], first_row)
                 return
 
-    @staticmethod
-    def _overlaps(low: int, high: int, blocks: list[list[int]]) -> bool:
-        return any(low <= block[1] and high >= block[0] for block in blocks)
+    def _is_free(self, low: int, high: int) -> bool:
+        """Whether a range of numbers meets none of the blocks before."""
+        if len(self._blocks) > _MAX_BLOCKS:
+            # Neighbours in pairs: wider blocks may meet a later one for no reason, which costs memory, not correctness.
+            ordered = sorted(self._blocks)
+            pairs = zip(ordered[::2], [*ordered[1::2], ordered[-1]], strict=False)
+            self._blocks = [(first[0], second[1]) for first, second in pairs]
+        return all(low > block[1] or high < block[0] for block in self._blocks)
 
     def _compare(self, begins: Array, rows: Array, first_row: int) -> None:
         """Compare numbers one by one with all that were seen."""

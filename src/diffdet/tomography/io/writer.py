@@ -67,6 +67,8 @@ class HitsWriter:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             temporary = stack.enter_context(replacing(self.path))
+            # Refused here and in one way for all formats, whatever their libraries would do without a folder.
+            temporary.touch(exist_ok=False)
             self._sink = _open_sink(self._format, temporary, self.columns)
             self._stack = stack.pop_all()
         return self

@@ -157,7 +157,7 @@ class Hdf5Source(Source):
 
     def batches(self, names: Sequence[str], dtypes: Mapping[str, str], n_rows: int) -> Iterator[dict[str, Array]]:
         with reading(self.path, self.format):
-            datasets = {name: checked_dataset(self._group, name, self.path) for name in names}
+            datasets = {name: self._sequential(name) for name in names}
         lengths = {name: self._lengths[name] for name in names}
         if len(set(lengths.values())) > 1:
             listing = ", ".join(f"`{name}` {length}" for name, length in lengths.items())
@@ -168,6 +168,17 @@ class Hdf5Source(Source):
             with reading(self.path, self.format):
                 batch = {name: dataset[start : start + n_rows] for name, dataset in datasets.items()}
             yield batch
+
+    def _sequential(self, name: str) -> h5py.Dataset:
+        """A checked dataset whose cache holds two chunks: enough to read it once from end to end, whatever its layout."""
+        import h5py
+
+        chunks = checked_dataset(self._group, name, self.path).chunks
+        if chunks is None:
+            return self._group[name]
+        access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
+        access.set_chunk_cache(521, 2 * chunks[0] * self._group[name].dtype.itemsize, 1.0)
+        return h5py.Dataset(h5py.h5d.open(self._group.id, name.encode(), access))
 
     def close(self) -> None:
         self._file.close()
@@ -245,7 +256,8 @@ class Hdf5Sink(Sink):
 
         self._raw = PatientFile(path)
         # v110 puts checksums on the metadata, too, and is read by everything since HDF5 1.10.
-        self._file = h5py.File(self._raw, "w", libver=("v110", "v110"))
+        # Pieces are whole chunks, so a cache of chunks would only hold memory.
+        self._file = h5py.File(self._raw, "w", libver=("v110", "v110"), rdcc_nbytes=0)
         self._names = tuple(names)
         group = self._file.create_group(TABLE_NAME, track_order=True)
         group.attrs["columns"] = ",".join(names)

@@ -1,9 +1,13 @@
-"""Tables in ROOT TTrees, through uproot; baskets are compressed, and zlib verifies its checksum when they are read."""
+"""Tables in ROOT TTrees, through uproot; baskets are compressed, and zlib verifies its checksum when they are read.
+
+RNTuples are read, too.
+"""
 
 # ruff: noqa: ARG002, D102  # overrides are documented on `Source` and `Sink`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -35,7 +39,7 @@ def _uproot() -> tuple[Any, Any]:
 
 
 class RootSource(Source):
-    """Scalar branches of a TTree."""
+    """Scalar branches of a TTree, or fields of an RNTuple."""
 
     format = "ROOT"
 
@@ -52,34 +56,30 @@ class RootSource(Source):
             raise
 
     def _open(self, table: str) -> None:
-        trees = [name for name, kind in self._file.classnames(cycle=False).items() if kind == "TTree"]
-        if table not in trees:
-            found = ", ".join(f"`{name}`" for name in dict.fromkeys(trees))
+        classes = self._file.classnames(cycle=False)
+        tables = [name for name, kind in classes.items() if kind in ("TTree", "ROOT::RNTuple")]
+        if table not in tables:
+            found = ", ".join(f"`{name}`" for name in dict.fromkeys(tables))
             raise InputError(
                 f"{self.path} has no TTree `{table}`; it has "
                 + (f"{found}: name one under `table` in the column map" if found else "no TTree at all")
-                + did_you_mean(table, trees)
+                + did_you_mean(table, tables)
             )
         self._tree = self._file[table]
-        self.kinds = {branch.name: self._kind(branch.interpretation) for branch in self._tree.branches}
+        self._is_tree = classes[table] == "TTree"
+        self.kinds = {
+            name: _tree_kind(self._tree[name].interpretation)
+            if self._is_tree
+            else _field_kind(self._tree[name].typename)
+            for name in self._tree.keys(recursive=False)
+        }
         self.n_rows = int(self._tree.num_entries)
-
-    @staticmethod
-    def _kind(interpretation: Any) -> str:
-        kind = type(interpretation).__name__
-        if kind == "AsStrings":
-            return "text"
-        if kind == "AsDtype" and not interpretation.to_dtype.shape and interpretation.to_dtype.names is None:
-            return kind_of(interpretation.to_dtype)
-        if kind == "AsJagged" or (kind == "AsDtype" and interpretation.to_dtype.shape):
-            return "a list in each entry; a hits table has one entry a hit"
-        return f"objects of kind {kind}"
 
     def batches(self, names: Sequence[str], dtypes: Mapping[str, str], n_rows: int) -> Iterator[dict[str, Array]]:
         wanted = set(names)
-        iterator = self._tree.iterate(
-            filter_branch=lambda branch: branch.name in wanted, step_size=n_rows, library="ak", how=dict
-        )
+        # A function, not the names: uproot would take those for patterns.
+        chosen = {"filter_branch" if self._is_tree else "filter_field": lambda column: column.name in wanted}
+        iterator = self._tree.iterate(step_size=n_rows, library="ak", how=dict, **chosen)
         while True:
             with reading(self.path, self.format):
                 piece = next(iterator, None)
@@ -90,6 +90,31 @@ class RootSource(Source):
 
     def close(self) -> None:
         self._file.close()
+
+
+_LISTS = "a list in each entry; a hits table has one entry a hit"
+
+
+def _tree_kind(interpretation: Any) -> str:
+    """The kind of a branch, see `Source.kinds`."""
+    kind = type(interpretation).__name__
+    if kind == "AsStrings":
+        return "text"
+    if kind == "AsDtype" and not interpretation.to_dtype.shape and interpretation.to_dtype.names is None:
+        return kind_of(interpretation.to_dtype)
+    return _LISTS if kind in ("AsDtype", "AsJagged") else f"objects of kind {kind}"
+
+
+def _field_kind(typename: str) -> str:
+    """The kind of a field of an RNTuple, see `Source.kinds`."""
+    name = typename.removeprefix("std::")
+    if name == "string":
+        return "text"
+    if name in ("float", "double"):
+        return "f"
+    if name == "bool" or re.fullmatch(r"u?int\d+_t", name):
+        return "i"
+    return _LISTS if name.startswith(("vector", "array")) else f"values of type {typename}"
 
 
 class RootSink(Sink):
