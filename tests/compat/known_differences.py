@@ -1,0 +1,201 @@
+"""What diffdet does otherwise than the packages whose names it keeps, on purpose.
+
+One entry per difference that a user could notice. An entry goes when the older package changes, never because a test is
+in its way. The list is read by `test_known_differences.py`, which holds every entry to an importable path and to a test
+that exists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_GENERATION = "tests/tomography/muon/test_generation.py"
+_PASSIVES = "tests/tomography/optimisation/data/test_passives.py"
+_LOSS = "tests/tomography/optimisation/loss/test_loss.py"
+_UTILS = "tests/tomography/test_utils.py"
+_LADLE_DATA = "tests/tomography/benchmarks/test_ladle_furnace_data.py"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownDifference:
+    """A deliberate difference.
+
+    Attributes:
+        path: Where a user meets it: dotted path of a module, class, function, or member of a class.
+        old: What the older package does.
+        ours: What diffdet does.
+        why: Why.
+        test: Node id of the test that shows it, ``file::function``.
+    """
+
+    path: str
+    old: str
+    ours: str
+    why: str
+    test: str
+
+
+MUONS = [
+    KnownDifference(
+        path="diffdet.tomography.muon.generation.AbsMuonGenerator.generate_set",
+        old="takes the flux as probability per bin and leaves out the widths of the geometric energy bins: mean "
+        "momentum 1.69 GeV (2016 model) and 2.03 GeV (2015 model)",
+        ours="integrates the flux over each cell: 4.68 GeV and 6.77 GeV",
+        why="the spectrum sampled is then the spectrum stated",
+        test=f"{_GENERATION}::test_mean_and_median_are_those_of_the_spectrum",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.muon.generation.AbsMuonGenerator.generate_set",
+        old="gives theta one of 200 values and energy one of 200",
+        ours="samples both continuously inside the cells of the table",
+        why="directions are not on a grid of 6 mrad",
+        test=f"{_GENERATION}::test_kinematics_are_continuous",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.muon.generation.AbsMuonGenerator.generate_set",
+        old="draws from NumPy's global generator, so muons depend on what was drawn before",
+        ours="draws from a stream keyed by muon; without one, from a stream of torch's default generator",
+        why="a seed fixes the muons, whatever the batch size or the order of work",
+        test=f"{_GENERATION}::test_a_muon_is_the_same_whatever_is_drawn_with_it",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.muon.generation.AbsMuonGenerator",
+        old="accepts energies below the muon's mass, empty ranges and theta beyond pi/2",
+        ours="refuses them when the generator is made",
+        why="their momenta are not numbers",
+        test=f"{_GENERATION}::test_nonsense_is_refused",
+    ),
+]
+
+UTILS = [
+    KnownDifference(
+        path="diffdet.tomography.utils.jacobian",
+        old="returns None where y has length 0, and fails with AttributeError where y does not depend on x",
+        ours="returns a tensor of the stated shape: without elements, or of zeros",
+        why="`allow_unused` is documented, and the shape should not depend on the values",
+        test=f"{_UTILS}::test_what_does_not_depend_has_derivative_zero_or_is_refused",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.utils.class_to_x0preds",
+        old="raises KeyError for a class that the map lacks",
+        ours="raises InputError that lists the classes",
+        why="one family of exceptions for bad input",
+        test=f"{_UTILS}::test_classes_become_radiation_lengths",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.utils.x0targs_to_classtargs",
+        old="returns class ids as floats where the input is float",
+        ours="returns integers",
+        why="documented so, and needed to index with",
+        test=f"{_UTILS}::test_radiation_lengths_become_the_nearest_classes",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.utils.x0_from_mixture",
+        old="raises ValueError for missing or doubled fractions only",
+        ours="raises InputError, a ValueError, also for lengths that differ and values out of range",
+        why="one family of exceptions for bad input",
+        test=f"{_UTILS}::test_exactly_one_kind_of_fraction_is_asked_for",
+    ),
+]
+
+PASSIVES = [
+    KnownDifference(
+        path="diffdet.tomography.optimisation.data.passives.VoxelPassiveGenerator",
+        old="draws the voxels anew each time the layout is loaded",
+        ours="draws them once, when the layout is generated",
+        why="a layout that is trained on, predicted and compared has to be one layout",
+        test=f"{_PASSIVES}::test_a_layout_stays_as_drawn",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.data.passives.AbsPassiveGenerator.get_data",
+        old="draws from NumPy's and torch's global generators",
+        ours="draws from the generator passed in, or one made from torch's default generator",
+        why="a seed fixes the layouts",
+        test=f"{_PASSIVES}::test_layouts_follow_the_generator_and_nothing_else",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.data.passives.AbsBlockPassiveGenerator",
+        old="layers whose top lies in the block belong to it: blocks sit half a voxel low",
+        ours="a voxel belongs to a block if its centre lies in it, in all three directions",
+        why="the volume of a block is then right on average, wherever it lies",
+        test=f"{_PASSIVES}::test_voxels_of_a_block_are_those_whose_centre_it_holds",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.data.passives.AbsBlockPassiveGenerator",
+        old="turns a block of fixed size into orientations that may not fit, and accepts blocks thinner than a voxel",
+        ours="turns it among the orientations that fit; refuses blocks that fit in none or are thinner than a voxel",
+        why="the block is always there, as documented",
+        test=f"{_PASSIVES}::test_nonsense_is_refused_before_anything_is_drawn",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.data.passives.RandomBlockPassiveGenerator",
+        old="redraws for ever where materials must differ and there is only one",
+        ours="refuses that when the generator is made",
+        why="every loop ends",
+        test=f"{_PASSIVES}::test_nonsense_is_refused_before_anything_is_drawn",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.data.passives.PassiveYielder",
+        old="shuffles the caller's list in place, with Python's global generator",
+        ours="leaves the list alone and draws the order from a stream",
+        why="what the caller holds is the caller's, and a seed fixes the order",
+        test=f"{_PASSIVES}::test_a_list_is_handed_out_whole_and_left_alone",
+    ),
+]
+
+LOSSES = [
+    KnownDifference(
+        path="diffdet.tomography.optimisation.loss.loss.AbsDetectorLoss",
+        old="returns a loss of shape (1,) without a target budget",
+        ours="returns a loss of shape () always",
+        why="the shape should not depend on the budget",
+        test=f"{_LOSS}::test_without_a_budget_the_loss_is_the_error",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.loss.loss.AbsDetectorLoss",
+        old="prints the automatic cost coefficient, also without a budget, and its debug lines",
+        ours="logs them, the first only where there is a budget",
+        why="a library does not print",
+        test=f"{_LOSS}::test_nothing_is_printed",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.loss.loss.AbsDetectorLoss",
+        old="forgets its cost coefficient when saved, and takes NaN for one",
+        ours="keeps it in the state dict, and waits for a finite error",
+        why="a resumed run has to go on with the same loss",
+        test=f"{_LOSS}::test_coefficient_survives_saving_and_copying",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.loss.loss.AbsMaterialClassLoss",
+        old="replaces X0 by ids one after the other, so that an id equal to a known X0 is replaced again",
+        ours="maps all of them at once",
+        why="classes are then what the map says",
+        test=f"{_UTILS}::test_an_id_that_equals_a_radiation_length_is_not_mapped_twice",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.loss.sub_losses.integer_class_loss",
+        old="keeps the class axis with length 1, so that weights of shape (*) act on every row",
+        ours="returns the documented shape (*), and weights act row by row",
+        why="documented so",
+        test=f"{_LOSS}::test_integer_class_loss_equals_the_slow_twin_and_reduces",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.loss.sub_losses.integer_class_loss",
+        old="documents 1.0007 and 8.8773 for its example, which are of a version without normalisation",
+        ours="gives what both compute, 0.0830 and 0.2471",
+        why="the computation is the promise; the example was not updated",
+        test=f"{_LOSS}::test_integer_class_loss_has_the_reference_values",
+    ),
+]
+
+LADLE_FURNACE = [
+    KnownDifference(
+        path="diffdet.tomography.benchmarks.ladle_furnace.data.LadleFurnacePassiveGenerator",
+        old="compares levels and layer tops exactly in float32, so a level on a boundary may leave its layer empty",
+        ours="a level on a boundary fills up to it",
+        why="target and layout agree at 0.6, 0.7, ... 1.3 m",
+        test=f"{_LADLE_DATA}::test_levels_on_layer_boundaries_fill_up_to_them",
+    ),
+]
+
+KNOWN_DIFFERENCES = [*MUONS, *UTILS, *PASSIVES, *LOSSES, *LADLE_FURNACE]
