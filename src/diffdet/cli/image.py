@@ -9,11 +9,20 @@ from diffdet.cli.options import device_option, output_options, set_option
 
 @click.command()
 @click.argument("hits", type=click.Path())
-@click.option("--config", required=True, metavar="CONFIG", help="Design in which the hits were recorded: a file, or a built-in one.")
+@click.option(
+    "--config",
+    required=True,
+    metavar="CONFIG",
+    help="Design in which the hits were recorded: a file, or a built-in one.",
+)
 @click.option("--method", required=True, metavar="METHOD", help="How the image is made: poca.")
 @click.option("--out", required=True, metavar="RUN", type=click.Path(), help="Folder of the image; new or empty.")
-@click.option("--voxel", type=float, metavar="M", help="Edge of the image's voxels, m; the configuration's when absent.")
-@click.option("--columns", type=click.Path(), metavar="MAP", help="YAML that maps our columns to those of HITS, with units.")
+@click.option(
+    "--voxel", type=float, metavar="M", help="Edge of the image's voxels, m; the configuration's when absent."
+)
+@click.option(
+    "--columns", type=click.Path(), metavar="MAP", help="YAML that maps our columns to those of HITS, with units."
+)
 @click.option("--momentum", type=float, metavar="GEV", help="Momentum of the muons, GeV, where HITS has none.")
 @click.option("--save", multiple=True, metavar="KIND", help="Also save the image as: vtk. May be repeated.")
 @set_option

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
+from click.utils import PacifyFlushWrapper
 
 from diffdet._version import __version__
 
@@ -111,12 +112,19 @@ def run(args: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _complain("interrupted", EXIT_SIGINT)
     except BrokenPipeError:
-        # Whoever read the output, for example `head`, has seen enough. Python would complain once more when it closes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_DONE
+        return _end_of_output()
+    except SystemExit as exit_:
+        # click leaves by itself, with 1, when the output is closed.
+        return _end_of_output() if isinstance(sys.stdout, PacifyFlushWrapper) else int(exit_.code or 0)
     except Exception as error:
         return _explain(error)
     return outcome if isinstance(outcome, int) else EXIT_DONE
+
+
+def _end_of_output() -> int:
+    """Whoever read the output, for example `head`, has seen enough; Python would complain once more when it closes."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    return EXIT_DONE
 
 
 def _explain(error: Exception) -> int:

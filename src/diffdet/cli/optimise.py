@@ -33,8 +33,8 @@ def optimise(
 ) -> int:
     """Improve a detector by gradient descent, evaluate it on held-out volumes, and report.
 
-    CONFIG is a YAML, TOML or JSON file, or a built-in design (`diffdet config list`); without it the ladle furnace runs.
-    RUN receives config.yaml, metrics.jsonl, detectors.jsonl, checkpoints/, result.json and report.html.
+    CONFIG is a YAML, TOML or JSON file, or a built-in design (`diffdet config list`); without it the ladle furnace
+    runs. RUN receives config.yaml, metrics.jsonl, detectors.jsonl, checkpoints/, result.json and report.html.
 
     SIGINT, SIGTERM and SIGUSR1 finish the step, save and end the run; --resume goes on from there.
     """

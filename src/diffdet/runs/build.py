@@ -1,7 +1,7 @@
 """From a configuration to the objects that it describes.
 
-Everything is built in memory before anything is written, so that what cannot be built is told in time. Errors name the path of
-the field in the configuration.
+Everything is built in memory before anything is written, so that what cannot be built is told in time. Errors name the
+path of the field in the configuration.
 """
 
 from __future__ import annotations
@@ -102,8 +102,12 @@ def resolve_device(name: str) -> torch.device:
     cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps else "cpu"
-    available = ["cpu", *(f"cuda:{k}" for k in range(torch.cuda.device_count() if cuda else 0)), *(["mps"] if mps else [])]
-    if name != "cuda" and name not in available or name == "cuda" and not cuda:
+    available = [
+        "cpu",
+        *(f"cuda:{k}" for k in range(torch.cuda.device_count() if cuda else 0)),
+        *(["mps"] if mps else []),
+    ]
+    if (name != "cuda" and name not in available) or (name == "cuda" and not cuda):
         raise InputError(f"device: expected one that is there ({', '.join(available)}), given {name!r}")
     return torch.device(name)
 
@@ -135,7 +139,9 @@ def build_volume(config: RunConfig) -> Volume:
                     layers.append(PanelDetectorLayer(layer.position, lw=lw, z=top, size=layer.thickness, panels=panels))
                 else:
                     layers += [
-                        PassiveLayer(lw, z, layer.voxel, step_sz=layer.step, scatter_model=layer.scatter_model, device=device)
+                        PassiveLayer(
+                            lw, z, layer.voxel, step_sz=layer.step, scatter_model=layer.scatter_model, device=device
+                        )
                         for z in _voxel_tops(layer, top)
                     ]
         with _at("volume"):
@@ -199,14 +205,14 @@ def build_muon_generator(config: RunConfig, volume: Volume) -> AbsMuonGenerator:
 def build_passives(config: RunConfig, volume: Volume, split: str) -> PassiveYielder | None:
     """Build the passive volumes of a phase.
 
-    Volumes that are kept are drawn here, each from a stream of its own, so that neither their number nor their order changes what
-    they are.
+    Volumes that are kept are drawn here, each from a stream of its own, so that neither their number nor their order
+    changes what they are.
 
     Args:
         config: The configuration.
         volume: The volume that they are for.
-        split: ``"train"`` or ``"valid"``; another word gives as many as `valid`, or as `train` where there is none, and different
-            ones.
+        split: ``"train"`` or ``"valid"``; another word gives as many as `valid`, or as `train` where there is none,
+            and different ones.
 
     Returns:
         The passive volumes; None for a validation of no volumes.
@@ -249,7 +255,9 @@ def _draw(generator: Any, randomness: torch.Generator, options: dict[str, Any], 
         try:
             return generator.get_data(generator=randomness, **options)
         except TypeError as error:
-            raise InputError(f"expected arguments that {type(generator).__name__} takes, given {options}: {error}") from error
+            raise InputError(
+                f"expected arguments that {type(generator).__name__} takes, given {options}: {error}"
+            ) from error
 
 
 def build_layout(layout: LayoutConfig, volume: Volume, where: str) -> tuple[Callable[..., Tensor], Tensor | None]:
@@ -268,9 +276,15 @@ def build_layout(layout: LayoutConfig, volume: Volume, where: str) -> tuple[Call
     """
     from diffdet.tomography.optimisation.data.layouts import VoxelLayout
 
-    cube = _read_cube(Path(layout.file), volume.n_zxy, where) if layout.file is not None else _fill(layout, volume, where)
+    cube = (
+        _read_cube(Path(layout.file), volume.n_zxy, where) if layout.file is not None else _fill(layout, volume, where)
+    )
     like = volume.lw
-    target = None if layout.target is None else torch.as_tensor(layout.target, dtype=like.dtype, device=like.device).reshape(-1)
+    target = (
+        None
+        if layout.target is None
+        else torch.as_tensor(layout.target, dtype=like.dtype, device=like.device).reshape(-1)
+    )
     return VoxelLayout(cube.to(like), volume.passive_box[0][2]), target
 
 
@@ -292,7 +306,9 @@ def _fill(layout: LayoutConfig, volume: Volume, where: str) -> Tensor:
     slack = 1e-6 * volume.passive_size
     for number, block in enumerate(layout.blocks):
         path = f"{where}.blocks[{number}]"
-        x, y, z = ((c >= low - slack) & (c < high - slack) for c, low, high in zip(centres, block.low, block.high, strict=True))
+        x, y, z = (
+            (c >= low - slack) & (c < high - slack) for c, low, high in zip(centres, block.low, block.high, strict=True)
+        )
         inside = z[:, None, None] & x[None, :, None] & y[None, None, :]
         if not bool(inside.any()):
             low, high = volume.passive_box
@@ -326,15 +342,22 @@ def _read_cube(path: Path, shape: tuple[int, int, int], where: str) -> Tensor:
     except DiffdetError:
         raise
     except Exception as error:
-        raise InputError(f"{field}: expected a file that can be read, given {str(path)!r}: {type(error).__name__}: {error}") from error
+        raise InputError(
+            f"{field}: expected a file that can be read, given {str(path)!r}: {type(error).__name__}: {error}"
+        ) from error
     if array is None:
         raise InputError(f"{field}: expected an array named x0 (z, x, y), given {str(path)!r}, which has none")
     if array.shape != shape or array.dtype.kind not in "fiu":
-        raise InputError(f"{field}: expected numbers of shape {shape} (z, x, y), given {array.dtype} of shape {array.shape} in {str(path)!r}")
+        raise InputError(
+            f"{field}: expected numbers of shape {shape} (z, x, y), given {array.dtype} of shape {array.shape} in "
+            f"{str(path)!r}"
+        )
     cube = torch.from_numpy(array.astype("float64"))
     if not bool((torch.isfinite(cube) & (cube > 0)).all()):
         bad = cube[~(torch.isfinite(cube) & (cube > 0))]
-        raise InputError(f"{field}: expected radiation lengths that are finite and above 0, given {bad[0].item()} in {str(path)!r}")
+        raise InputError(
+            f"{field}: expected radiation lengths that are finite and above 0, given {bad[0].item()} in {str(path)!r}"
+        )
     return cube
 
 
@@ -354,7 +377,9 @@ def build_loss(config: RunConfig) -> AbsDetectorLoss | None:
 
 
 def build_callbacks(config: RunConfig) -> list[Callback]:
-    """Build the callbacks: those that the schedule asks for come where their place matters, after repairs of gradients."""
+    """Build the callbacks: those that the schedule asks for come where their place matters, after repairs of
+    gradients.
+    """
     with searching(config.search_path):
         callbacks: list[Callback] = [
             construct(resolve("callback", spec.class_, f"callbacks[{k}].class"), f"callbacks[{k}]", {}, spec.args)
@@ -415,7 +440,9 @@ def build_optimisers(config: RunConfig, volume: Volume) -> dict[str, torch.optim
         else:
             by_side = families.get(family)
             if by_side is None:
-                raise InputError(f"optimiser.{key}: expected a family that the panels have ({', '.join(families)}), given {family!r}")
+                raise InputError(
+                    f"optimiser.{key}: expected a family that the panels have ({', '.join(families)}), given {family!r}"
+                )
             parameters = by_side.get(side, []) if side else [p for group in by_side.values() for p in group]
         where = f"optimiser.{key}"
         # A rate becomes a learning rate when the gradients have been measured; until then nothing moves.
@@ -464,5 +491,3 @@ def same_volume(config: RunConfig, volume: Volume) -> Volume:
     copy = build_volume(config)
     copy.load_state_dict(volume.state_dict())
     return copy
-
-

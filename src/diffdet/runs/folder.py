@@ -68,7 +68,8 @@ class RunFolder:
         """What is there now.
 
         Returns:
-            ``"absent"``: nothing; ``"empty"``: a folder without content that matters; ``"started"``: a run; ``"foreign"``: other files.
+            ``"absent"``: nothing; ``"empty"``: a folder without content that matters; ``"started"``: a run;
+            ``"foreign"``: other files.
 
         Raises:
             InputError: If the path is no folder.
@@ -80,7 +81,9 @@ class RunFolder:
         if self.config.is_file():
             return "started"
         ignored = (LOCK_NAME, HOLDER_NAME)
-        names = [entry.name for entry in self.path.iterdir() if entry.name not in ignored and not entry.name.endswith(".tmp")]
+        names = [
+            entry.name for entry in self.path.iterdir() if entry.name not in ignored and not entry.name.endswith(".tmp")
+        ]
         return "foreign" if names else "empty"
 
     def check_new(self) -> None:
@@ -97,7 +100,9 @@ class RunFolder:
                 "Choose another folder, or go on with that run by --resume"
             )
         if state == "foreign":
-            raise InputError(f"--out: expected a new or empty folder, given {str(self.path)!r}, which holds other files")
+            raise InputError(
+                f"--out: expected a new or empty folder, given {str(self.path)!r}, which holds other files"
+            )
 
     def lock(self) -> FolderLock:
         """Create the folder and hold it for this process; release the lock when the run is over.

@@ -1,7 +1,8 @@
 """The job `optimise`: from a configuration to an optimised detector, its evaluation and a report.
 
-Two halves. `plan` and `Job.open` refuse what cannot run, before anything is written. `Job.run` never raises for what happens while
-running: whatever it is, the state is saved, `result.json` says what it was, and the outcome carries the exit code.
+Two halves. `plan` and `Job.open` refuse what cannot run, before anything is written. `Job.run` never raises for what
+happens while running: whatever it is, the state is saved, `result.json` says what it was, and the outcome carries the
+exit code.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ class Job:
         self.open()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
@@ -241,7 +244,10 @@ class _Running:
         lines = self.recorder.lines() if self.recorder is not None and self.recorder.loop is not None else []
         n_muons = sum(line["muons"] for line in lines) + (found.n_muons if found else 0)
         wall = time.monotonic() - self.started + self.seconds_before
-        losses = {phase: [line["loss"] for line in lines if line["phase"] == phase and line["loss"] is not None] for phase in ("train", "valid")}
+        losses = {
+            phase: [line["loss"] for line in lines if line["phase"] == phase and line["loss"] is not None]
+            for phase in ("train", "valid")
+        }
         result: dict[str, Any] = {
             "format_version": RESULT_VERSION,
             "kind": "optimise",
@@ -322,16 +328,17 @@ def _check_same(wanted: RunConfig, found: RunConfig, folder: RunFolder) -> None:
     for key in sorted(new.keys() | old.keys()):
         if new.get(key) != old.get(key):
             raise InputError(
-                f"{key}: expected {old.get(key)!r}, with which the run in {str(folder.path)!r} was started, given {new.get(key)!r}. "
+                f"{key}: expected {old.get(key)!r}, with which the run in {str(folder.path)!r} was started, given "
+                f"{new.get(key)!r}. "
                 "To resume, leave the configuration as it was; for another one, choose another folder"
             )
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
     if isinstance(value, dict):
-        return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{path}.{key}" if path else str(key)).items()}
+        return {
+            k: v for key, inner in value.items() for k, v in _flat(inner, f"{path}.{key}" if path else str(key)).items()
+        }
     if isinstance(value, list):
         return {k: v for place, inner in enumerate(value) for k, v in _flat(inner, f"{path}[{place}]").items()}
     return {path: value}
-
-

@@ -1,7 +1,7 @@
 """Callbacks that keep `metrics.jsonl` and `detectors.jsonl` of a run folder up to date.
 
-Both files are written whole after every epoch, from what a checkpoint keeps: a run that was killed and resumed has the lines that
-an uninterrupted one has, each once.
+Both files are written whole after every epoch, from what a checkpoint keeps: a run that was killed and resumed has the
+lines that an uninterrupted one has, each once.
 """
 
 from __future__ import annotations
@@ -106,7 +106,9 @@ class MetricsRecorder(Callback):
         tell: Called with the number of epochs done, of all epochs, and a text; None for nobody.
     """
 
-    def __init__(self, path: Path, muons: Mapping[str, int], tell: Callable[[int, int | None, str], None] | None = None) -> None:
+    def __init__(
+        self, path: Path, muons: Mapping[str, int], tell: Callable[[int, int | None, str], None] | None = None
+    ) -> None:
         self.path = path
         self.muons = dict(muons)
         self.tell = tell
@@ -118,10 +120,22 @@ class MetricsRecorder(Callback):
         for row, seconds in zip(history.rows, history.seconds, strict=True):
             phase = "warmup" if row["phase"] == "train" and row.get("frozen") else row["phase"]
             known = {key: row.get(key) for key in ("loss", "error", "cost")}
-            rest = {key: value for key, value in row.items() if key not in ("epoch", "phase", "frozen", "learning_rates", *known)}
+            rest = {
+                key: value
+                for key, value in row.items()
+                if key not in ("epoch", "phase", "frozen", "learning_rates", *known)
+            }
             rates = {"learning_rates": row["learning_rates"]} if "learning_rates" in row else {}
             lines.append(
-                {"epoch": row["epoch"], "phase": phase, **known, **rates, "muons": self.muons[row["phase"]], "seconds": round(seconds, 6), **rest}
+                {
+                    "epoch": row["epoch"],
+                    "phase": phase,
+                    **known,
+                    **rates,
+                    "muons": self.muons[row["phase"]],
+                    "seconds": round(seconds, 6),
+                    **rest,
+                }
             )
         return lines
 

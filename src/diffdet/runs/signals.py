@@ -28,8 +28,8 @@ class Interrupted(BaseException):
 def interrupting() -> Iterator[None]:
     """While in the block, SIGINT, SIGTERM and SIGUSR1 raise `Interrupted`.
 
-    The training loop installs its own handlers within, which finish the step. Python delivers signals to the main thread only;
-    elsewhere the block does nothing.
+    The training loop installs its own handlers within, which finish the step. Python delivers signals to the main
+    thread only; elsewhere the block does nothing.
     """
     previous: dict[int, Any] = {}
 

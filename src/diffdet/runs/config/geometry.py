@@ -204,8 +204,8 @@ class VolumeConfig(Section):
     @property
     def passive_z(self) -> tuple[float, float]:
         """Bottom and top of all passive blocks together, m."""
-        spans = [(top - layer.thickness, top) for layer, top in self._tops() if isinstance(layer, PassiveConfig)]
-        return spans[-1][0], spans[0][1]
+        blocks = [(top, layer.thickness) for layer, top in self._tops() if isinstance(layer, PassiveConfig)]
+        return round(blocks[-1][0] - blocks[-1][1], 10), blocks[0][0]
 
     def _tops(self) -> Iterator[tuple[DetectorConfig | PassiveConfig, float]]:
         """Each layer with the z of its top, from the highest down."""

@@ -205,31 +205,31 @@ def apply_set(data: dict[str, Any], assignment: str) -> None:
 
 
 def _assign(here: Any, keys: Sequence[str], value: Any, path: str) -> None:
+    """Set the value that the keys lead to, making sections on the way where there are none."""
     key, rest = keys[0], keys[1:]
+    places: list[Any]
     if isinstance(here, list):
-        places = range(len(here)) if key == "*" else [int(key)] if key.lstrip("-").isdigit() else []
+        places = list(range(len(here))) if key == "*" else [int(key)] if key.lstrip("-").isdigit() else []
         if not places or not all(-len(here) <= place < len(here) for place in places):
             raise InputError(f"--set {path}: expected a number from 0 to {len(here) - 1} or *, given {key!r}")
-        for place in places:
-            if rest:
-                _assign(here[place], rest, value, path)
-            else:
-                here[place] = value
-        return
-    if not isinstance(here, dict):
-        raise InputError(f"--set {path}: expected a path that ends at a value, given {key!r} below {here!r}")
-    # Optimisers of one side carry a point in their key.
-    if len(rest) >= 1 and f"{key}.{rest[0]}" in here:
-        key, rest = f"{key}.{rest[0]}", rest[1:]
-    if rest:
-        # A bare name stands for a class without arguments.
-        if isinstance(here.get(key), str) and rest[0] in ("class", "args"):
-            here[key] = {"class": here[key]}
-        if here.get(key) is None:
-            here[key] = {}
-        _assign(here[key], rest, value, path)
+    elif isinstance(here, dict):
+        # Optimisers of one side carry a point in their key.
+        if rest and f"{key}.{rest[0]}" in here:
+            key, rest = f"{key}.{rest[0]}", rest[1:]
+        places = [key]
     else:
-        here[key] = value
+        raise InputError(f"--set {path}: expected a path that ends at a value, given {key!r} below {here!r}")
+    for place in places:
+        if not rest:
+            here[place] = value
+            continue
+        inner = here.get(place) if isinstance(here, dict) else here[place]
+        # A bare name stands for a class without arguments.
+        if isinstance(inner, str) and rest[0] in ("class", "args"):
+            here[place] = {"class": inner}
+        elif inner is None:
+            here[place] = {}
+        _assign(here[place], rest, value, path)
 
 
 def shrink(data: dict[str, Any]) -> None:

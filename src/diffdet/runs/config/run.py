@@ -20,6 +20,9 @@ from diffdet.runs.config.training import (
     TaskConfig,
 )
 
+LOSS_CALLBACKS = ("SpreadRangeLoss", "CorrectedErrorLoss")
+"""Callbacks of ours that set the loss of a batch of volumes themselves."""
+
 FORMAT_VERSION = 1
 """Version of the layout of configurations; a file of a later version is refused."""
 
@@ -154,12 +157,10 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _something_to_minimise(self) -> RunConfig:
-        if self.loss is None and not any(
-            callback.class_ == "SpreadRangeLoss" or callback.is_own for callback in self.callbacks
-        ):
-            raise refuse(
-                "a loss, or a callback that supplies one (SpreadRangeLoss or your own)", field="loss", given=None
-            )
+        supplied = any(callback.class_ in LOSS_CALLBACKS or callback.is_own for callback in self.callbacks)
+        if self.loss is None and not supplied:
+            known = ", ".join(LOSS_CALLBACKS)
+            raise refuse(f"a loss, or a callback that supplies one ({known}, or your own)", field="loss", given=None)
         return self
 
     @property

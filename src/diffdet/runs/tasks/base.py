@@ -20,14 +20,15 @@ class Evaluation:
     """What an evaluation found.
 
     Attributes:
-        initial: Figures of the detector that the run started from, each with its standard error under ``NAME_se`` where it has
-            one.
+        initial: Figures of the detector that the run started from, each with its standard error under ``NAME_se``
+            where it has one.
         final: The same figures of the optimised detector.
         baselines: The same figures of detectors to compare with, by name.
         text: A sentence that says on what the figures were measured.
         notes: More sentences, for below the table.
-        predictions: What the report draws: of kind ``"scalar"`` (`quantity`, `unit`, and for each of `detectors` the lists
-            `target` and `prediction`) or ``"x0"`` (`edges`, and cubes `truth`, `initial`, `final`); None for no drawing.
+        predictions: What the report draws: of kind ``"scalar"`` (`quantity`, `unit`, and for each of `detectors` the
+            lists `target` and `prediction`) or ``"x0"`` (`edges`, and cubes `truth`, `initial`, `final`); None for no
+            drawing.
         n_muons: Muons simulated.
         details: Anything else worth keeping: numbers of volumes and muons, fitted constants.
     """
