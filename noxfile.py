@@ -1,4 +1,4 @@
-"""Sessions for developers: `nox -l` lists them, `nox -s tests` runs one. What they install is pinned by constraints.txt."""
+"""Sessions for developers: `nox -l` lists them, `nox -s tests` runs one; constraints.txt pins what they install."""
 
 from __future__ import annotations
 
