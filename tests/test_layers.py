@@ -39,6 +39,7 @@ TOMOGRAPHY_RANK = {
     "io": 4,
     "optimisation.events": 4,
     "optimisation.fit_params": 4,
+    "optimisation.parameters": 4,
     "optimisation.loss": 5,
     "optimisation.data": 5,
     "optimisation.step": 6,
