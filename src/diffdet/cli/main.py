@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import click
-from click.utils import PacifyFlushWrapper
 
 from diffdet._version import __version__
 
@@ -114,8 +113,9 @@ def run(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return _end_of_output()
     except SystemExit as exit_:
-        # click leaves by itself, with 1, when the output is closed.
-        return _end_of_output() if isinstance(sys.stdout, PacifyFlushWrapper) else int(exit_.code or 0)
+        # click leaves by itself, with 1, when the output is closed; it marks the stream so that nothing flushes it again.
+        closed = "PacifyFlush" in type(sys.stdout).__name__
+        return _end_of_output() if closed else int(exit_.code or 0)
     except Exception as error:
         return _explain(error)
     return outcome if isinstance(outcome, int) else EXIT_DONE

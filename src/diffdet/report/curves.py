@@ -80,9 +80,9 @@ def _plain_log(axes: Any) -> None:
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
 
 
-def cost_figure(metrics: Sequence[dict[str, Any]], config: dict[str, Any]) -> str | None:
+def cost_figure(detectors: Sequence[dict[str, Any]], config: dict[str, Any]) -> str | None:
     """Cost of the detector by epoch, where it is free to change."""
-    epochs, costs = _series(metrics, "train", "cost")
+    epochs, costs = [entry["epoch"] for entry in detectors], [entry["cost"] for entry in detectors]
     if not epochs or max(costs) - min(costs) <= 1e-9 * max(map(abs, costs)):
         return None
     target = (config.get("loss") or {}).get("target_budget")

@@ -169,7 +169,7 @@ def _is_number(detectors: Mapping[str, Mapping[str, Any]], key: str) -> bool:
 
 
 def _curves(record: RunRecord, space: dict[str, Any]) -> list[tuple[str, str]]:
-    found = [("", curves.loss_figure(record.metrics)), ("", curves.cost_figure(record.metrics, record.config))]
+    found = [("", curves.loss_figure(record.metrics)), ("", curves.cost_figure(record.detectors, record.config))]
     drawn = [(caption, figure) for caption, figure in found if figure is not None]
     return drawn + [("", figure) for _, figure in curves.panel_figures(record.detectors, space)]
 

@@ -156,7 +156,6 @@ class _Running:
         self.where = "before the first epoch"
         self.evaluation: Evaluation | None = None
         self.recorder: MetricsRecorder | None = None
-        self.seconds_before = 0.0
         self.notes: list[str] = []
 
     def fit(self) -> None:
@@ -164,14 +163,8 @@ class _Running:
         from diffdet.loop.checkpoint import Checkpoints
         from diffdet.runs.recorders import DetectorRecorder, MetricsRecorder
 
-        config, folder = self.job.config, self.job.folder
-        per_volume, size = config.muons.per_volume, config.volumes_per_update
-        valid = self.built.valid
-        muons = {
-            "train": len(self.built.train) // size * size * per_volume,
-            "valid": 0 if valid is None else len(valid) * per_volume,
-        }
-        self.recorder = MetricsRecorder(folder.metrics, muons, self._tell)
+        config, folder, wrapper = self.job.config, self.job.folder, self.built.wrapper
+        self.recorder = MetricsRecorder(folder.metrics, self._tell)
         checkpoints = Checkpoints(
             folder.checkpoints,
             every_epochs=config.checkpoints.every_epochs,
@@ -179,19 +172,21 @@ class _Running:
             keep=config.checkpoints.keep,
         )
         self.job.reporter.stage("Optimising", "epochs")
-        state = self.built.wrapper.fit(
+        wrapper.fit(
             config.schedule.total_epochs,
-            size,
-            per_volume,
+            config.volumes_per_update,
+            config.muons.per_volume,
             config.muons.batch_size,
             self.built.train,
-            valid,
+            self.built.valid,
             cbs=[*self.built.callbacks, DetectorRecorder(folder.detectors), self.recorder],
             cb_savepath=folder.path,
-            checkpoints=checkpoints,
+            checkpoint=checkpoints,
             resume=self.job.resume,
             interruptible=True,
         )
+        state = wrapper.last_fit
+        assert state is not None
         self.reason = state.stop_reason or ""
         self.interrupted_by = state.interrupted_by
 
@@ -241,9 +236,10 @@ class _Running:
 
     def _result(self, status: str, reason: str, trace: str) -> dict[str, Any]:
         config, found = self.job.config, self.evaluation
-        lines = self.recorder.lines() if self.recorder is not None and self.recorder.loop is not None else []
+        lines = self.recorder.lines() if self.recorder is not None else []
         n_muons = sum(line["muons"] for line in lines) + (found.n_muons if found else 0)
-        wall = time.monotonic() - self.started + self.seconds_before
+        before = (self.recorder.seconds_before or 0.0) if self.recorder is not None else 0.0
+        wall = before + time.monotonic() - self.started
         losses = {
             phase: [line["loss"] for line in lines if line["phase"] == phase and line["loss"] is not None]
             for phase in ("train", "valid")

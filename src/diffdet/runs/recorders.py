@@ -90,8 +90,7 @@ class DetectorRecorder(Callback):
             self._record(self.state.epoch)
 
     def _record(self, epoch: int) -> None:
-        assert self.wrapper is not None
-        panels = describe_panels(self.wrapper.volume)
+        panels = describe_panels(self._wrapper.volume)
         self.entries = [entry for entry in self.entries if entry["epoch"] < epoch]
         self.entries.append({"epoch": epoch, "panels": panels, "cost": sum(panel["cost"] for panel in panels)})
         write_text(self.path, as_lines(self.entries))
@@ -102,51 +101,52 @@ class MetricsRecorder(Callback):
 
     Args:
         path: The file.
-        muons: Muons of a training and of a validation epoch.
         tell: Called with the number of epochs done, of all epochs, and a text; None for nobody.
     """
 
-    def __init__(
-        self, path: Path, muons: Mapping[str, int], tell: Callable[[int, int | None, str], None] | None = None
-    ) -> None:
+    saved = ("n_before",)
+    transient = ("seconds_before",)
+
+    def __init__(self, path: Path, tell: Callable[[int, int | None, str], None] | None = None) -> None:
         self.path = path
-        self.muons = dict(muons)
         self.tell = tell
+        self.n_before = 0
+        self.seconds_before: float | None = None
 
     def lines(self) -> list[dict[str, Any]]:
         """What the file holds."""
+        if self.loop is None:
+            return []
         history = self.state.history
         lines = []
         for row, seconds in zip(history.rows, history.seconds, strict=True):
-            phase = "warmup" if row["phase"] == "train" and row.get("frozen") else row["phase"]
-            known = {key: row.get(key) for key in ("loss", "error", "cost")}
-            rest = {
-                key: value
-                for key, value in row.items()
-                if key not in ("epoch", "phase", "frozen", "learning_rates", *known)
+            rest = dict(row)
+            epoch, phase, frozen = rest.pop("epoch"), rest.pop("phase"), rest.pop("frozen", False)
+            loss, rates = rest.pop("loss", None), rest.pop("learning_rates", None)
+            line = {
+                "epoch": epoch,
+                "phase": "warmup" if phase == "train" and frozen else phase,
+                "loss": loss,
+                # A loss that a callback supplies has no parts.
+                "error": rest.pop("error", loss),
+                "cost": rest.pop("cost", 0.0),
             }
-            rates = {"learning_rates": row["learning_rates"]} if "learning_rates" in row else {}
-            lines.append(
-                {
-                    "epoch": row["epoch"],
-                    "phase": phase,
-                    **known,
-                    **rates,
-                    "muons": self.muons[row["phase"]],
-                    "seconds": round(seconds, 6),
-                    **rest,
-                }
-            )
+            line |= {} if rates is None else {"learning_rates": rates}
+            lines.append({**line, "muons": int(rest.pop("muons", 0)), "seconds": round(seconds, 6), **rest})
         return lines
-
-    @property
-    def n_muons(self) -> int:
-        """Muons of all phases that are done."""
-        return sum(line["muons"] for line in self.lines())
 
     def on_epoch_begin(self) -> None:
         """Write what is done so far: a phase enters the history after its last event."""
+        if self.seconds_before is None:
+            # What a resumed run brings from processes before this one.
+            self.seconds_before = sum(self.state.history.seconds)
         self._write()
+
+    def on_epoch_end(self) -> None:
+        """Count the muons of the phase among its metrics."""
+        fit = self._fit
+        fit.metrics["muons"] = float(fit.n_muons - self.n_before)
+        self.n_before = fit.n_muons
 
     def on_train_end(self) -> None:
         """Write the last phases."""
