@@ -172,12 +172,12 @@ def interval_mass(
 
 
 def signed_tail(t: Float[Tensor, "*shape"]) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-    """Sign of a standard normal variable, and twice the tail beyond it with that sign: s = +-1 and s erfc(|t| / sqrt 2).
+    """Sign of a standard normal variable, s = +-1, and twice the tail beyond it with that sign, s erfc(|t| / sqrt 2).
 
     Phi(b) - Phi(a) = ((s_b - s_a) - (q_b - q_a)) / 2 with q the signed tails, whatever the signs; form both differences
     before they are subtracted. One expression of all cases takes half the time of selecting between them.
 
-    Differentiable in: t, through the tail. The sign is a constant of the differentiation, unlike |t|, so the derivative is
+    Differentiable in: t, by the tail. The sign is a constant of the differentiation, unlike |t|, so the derivative is
     also right at t = 0.
 
     Args:

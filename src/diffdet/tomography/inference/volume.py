@@ -66,7 +66,7 @@ class AbsVolumeInferrer(metaclass=ABCMeta):
 
 
 # Blocks of muons whose sums are formed together. More would leave the cache; fewer would spend the time on dispatch.
-_BLOCKS_AT_A_TIME = 8
+_BLOCKS_AT_A_TIME = 2
 
 
 class _MuonTable(NamedTuple):
