@@ -1,0 +1,1 @@
+"""Find uranium in a lorry full of scrap."""
