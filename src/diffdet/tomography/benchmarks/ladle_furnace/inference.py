@@ -10,11 +10,14 @@ from torch import Tensor
 from diffdet.core.checks import check_positive
 from diffdet.core.errors import InputError
 from diffdet.kernels import fill_level
+from diffdet.tomography.benchmarks.ladle_furnace._edge_detection import (
+    EdgeDetLadleFurnaceFillLevelInferrer as EdgeDetLadleFurnaceFillLevelInferrer,
+)
 from diffdet.tomography.inference.scattering import ScatterBatch
 from diffdet.tomography.inference.volume import AbsVolumeInferrer, panel_efficiency
 from diffdet.tomography.volume.volume import Volume
 
-__all__ = ["PocaZLadleFurnaceFillLevelInferrer"]
+__all__ = ["EdgeDetLadleFurnaceFillLevelInferrer", "PocaZLadleFurnaceFillLevelInferrer"]
 
 
 class PocaZLadleFurnaceFillLevelInferrer(AbsVolumeInferrer):
