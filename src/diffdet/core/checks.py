@@ -142,9 +142,20 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     Returns:
         Text such as ``". Did you mean 'lead'?"``, to be appended to a message.
     """
+    near = nearest(word, choices)
+    return f". Did you mean {near!r}?" if near else ""
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """The choice nearest to a misspelt word, or None when none is near.
+
+    Args:
+        word: What was given.
+        choices: What is allowed.
+    """
     by_lower = {choice.lower(): choice for choice in choices}
-    near = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
-    return f". Did you mean {by_lower[near[0]]!r}?" if near else ""
+    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[found[0]] if found else None
 
 
 def check_shape(name: str, tensor: Tensor, spec: str) -> dict[str, int]:

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from diffdet.core.errors import InputError
-from diffdet.runs.config.messages import did_you_mean
+from diffdet.runs.messages import did_you_mean
 
 _TOMOGRAPHY = "diffdet.tomography"
 _CALLBACKS = f"{_TOMOGRAPHY}.optimisation.callbacks"

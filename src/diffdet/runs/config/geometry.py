@@ -7,9 +7,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from diffdet.runs.config.messages import refuse
 from diffdet.runs.config.quantities import Length, LengthTriple, Positive, PositiveLength, PositiveLengthPair
 from diffdet.runs.config.section import ClassSpec, Section
+from diffdet.runs.messages import refuse
 
 _TOLERANCE = 1e-6
 """How far two lengths may differ and still count as equal, m; and the same for the number of voxels in a length."""

@@ -6,7 +6,6 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, model_validator
 
-from diffdet.runs.config.messages import refuse
 from diffdet.runs.config.quantities import (
     AnglePair,
     LengthPair,
@@ -18,6 +17,7 @@ from diffdet.runs.config.quantities import (
     PositiveLength,
 )
 from diffdet.runs.config.section import ClassSpec, Section
+from diffdet.runs.messages import refuse
 
 _MAX_THETA = 1.5707963267948966
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from annotated_types import Ge, Gt
 from pydantic import BeforeValidator, Strict, WithJsonSchema
 
-from diffdet.runs.config.messages import refuse
+from diffdet.runs.messages import refuse
 
 LENGTH_UNITS: dict[str, float] = {"m": 1.0, "km": 1e3, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "µm": 1e-6, "nm": 1e-9}
 ANGLE_UNITS: dict[str, float] = {"rad": 1.0, "mrad": 1e-3, "deg": math.pi / 180, "°": math.pi / 180}

@@ -14,8 +14,8 @@ import yaml
 from pydantic import ValidationError
 
 from diffdet.core.errors import InputError
-from diffdet.runs.config.messages import did_you_mean, explain
 from diffdet.runs.config.run import RunConfig
+from diffdet.runs.messages import did_you_mean, explain
 
 DEFAULT_DESIGN = "ladle_furnace"
 """The built-in design that runs when no configuration is named."""

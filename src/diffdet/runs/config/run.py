@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from diffdet.runs.config.geometry import VolumeConfig
-from diffdet.runs.config.messages import did_you_mean, refuse
 from diffdet.runs.config.physics import InferenceConfig, LossConfig, MuonsConfig, PassivesConfig
 from diffdet.runs.config.section import Section
 from diffdet.runs.config.training import (
@@ -19,6 +18,7 @@ from diffdet.runs.config.training import (
     ScheduleConfig,
     TaskConfig,
 )
+from diffdet.runs.messages import did_you_mean, refuse
 
 LOSS_CALLBACKS = ("SpreadRangeLoss", "CorrectedErrorLoss")
 """Callbacks of ours that set the loss of a batch of volumes themselves."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from diffdet.runs.config.messages import did_you_mean, refuse
+from diffdet.runs.messages import did_you_mean, refuse
 from diffdet.runs.registry import ROLES, explain_unknown, is_own_name
 
 

@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
-from diffdet.runs.config.messages import refuse
 from diffdet.runs.config.quantities import Duration, Positive, PositiveLength
 from diffdet.runs.config.section import ClassSpec, Section
+from diffdet.runs.messages import refuse
 
 PANEL_FAMILIES = ("xy_pos", "z_pos", "xy_span")
 """Families of parameters that every panel of ours has; with a budget there is also `budget`."""

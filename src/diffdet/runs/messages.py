@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
+
+from diffdet.core.checks import nearest
 
 _NOT_GIVEN = "\0not given"
 
@@ -26,13 +27,6 @@ def refuse(expected: str, *, field: str = "", given: object = _NOT_GIVEN, hint: 
     """
     context: dict[str, Any] = {"expected": expected, "field": field, "given": given, "hint": hint}
     return PydanticCustomError("diffdet", "expected {expected}", context)
-
-
-def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice nearest to a misspelt word, or None when none is near."""
-    by_lower = {choice.lower(): choice for choice in choices}
-    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
-    return by_lower[found[0]] if found else None
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
