@@ -121,8 +121,10 @@ class PathScattering(NamedTuple):
 @functools.lru_cache(maxsize=64)
 def _arm_powers(n_cells: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Powers 0, 1, 2 of the lever arm of every cell, in units of the path's length, ``(3, cell)``."""
-    arms = 1 - (torch.arange(n_cells, dtype=dtype, device=device) + 0.5) / n_cells
-    return torch.stack([torch.ones_like(arms), arms, arms * arms])
+    # kept for later calls, so it must be an ordinary tensor even when first asked for in inference mode
+    with torch.inference_mode(False):
+        arms = 1 - (torch.arange(n_cells, dtype=dtype, device=device) + 0.5) / n_cells
+        return torch.stack([torch.ones_like(arms), arms, arms * arms])
 
 
 def path_scattering(n_cells: Float[Tensor, "cell muon"], n_before: Tensor, length: Tensor) -> PathScattering:
@@ -139,7 +141,7 @@ def path_scattering(n_cells: Float[Tensor, "cell muon"], n_before: Tensor, lengt
         length: length of the whole path, m.
 
     Returns:
-        PathScattering. Where nothing scatters, the lever arms are those of a homogeneous path.
+        PathScattering. Where nothing scatters the variance is 0, and lever arms mean nothing.
 
     Reference: PDG review "Passage of particles through matter", eq. (34.20)-(34.21), with position-dependent power.
     """
@@ -147,12 +149,10 @@ def path_scattering(n_cells: Float[Tensor, "cell muon"], n_before: Tensor, lengt
     after = n_before + torch.cumsum(n_cells, 0)
     power = variance_increment(after - n_cells, n_cells)
     total, first, second = _arm_powers(k, n_cells.dtype, n_cells.device) @ power
-    empty = total <= 0
-    inv_total = 1 / torch.where(empty, torch.ones_like(total), total)
-    mean = torch.where(empty, torch.full_like(total, 0.5), first * inv_total)
+    inv_total = 1 / total.clamp_min(torch.finfo(total.dtype).tiny)
+    mean = first * inv_total
     # the arms lie in [0, 1], so little cancels, and 1 / (12 k^2) is what a single cell has
-    within = torch.where(empty, torch.full_like(total, 1 / 3), second * inv_total) - mean * mean
-    spread = (within.clamp_min(0) + 1 / (12 * k * k)).sqrt()
+    spread = (torch.addcmul(second * inv_total, mean, mean, value=-1).clamp_min(0) + 1 / (12 * k * k)).sqrt()
     return PathScattering(total, PathMoments(mean * length, spread * length), after[-1])
 
 

@@ -5,6 +5,7 @@ Component axis first, muon axis last. ``direction`` is the unit vector (sin t co
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from diffdet.kernels import scattering
 
-__all__ = ["SlabPassage", "cross_slab", "fall_to", "sample_radiation_lengths"]
+__all__ = ["SlabPassage", "cross_slab", "fall_to", "sample_radiation_lengths", "with_border"]
 
 
 class SlabPassage(NamedTuple):
@@ -35,39 +36,53 @@ def fall_to(xyz: Float[Tensor, "3 muon"], direction: Float[Tensor, "3 muon"], z:
     return xyz + direction * ((z - xyz[2]) / direction[2])
 
 
+def with_border(per_length: Float[Tensor, "nx ny"]) -> Float[Tensor, "nx+2 ny+2"]:
+    """1/X0 of a layer's voxels with a border of vacuum, which catches everything outside the footprint."""
+    return torch.nn.functional.pad(per_length, (1, 1, 1, 1))
+
+
+@functools.lru_cache(maxsize=64)
+def _cell_middles(n_cells: int, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "cell 1"]:
+    """Depth of the middle of every cell, as a fraction of the layer's."""
+    with torch.inference_mode(False):  # kept for later calls
+        return ((torch.arange(n_cells, dtype=dtype, device=device) + 0.5) / n_cells)[:, None]
+
+
+@functools.lru_cache(maxsize=64)
+def _last_place(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "2 1 1"]:
+    """Highest index of a table in x and y."""
+    with torch.inference_mode(False):  # kept for later calls
+        return torch.tensor([n - 1 for n in shape], dtype=dtype, device=device)[:, None, None]
+
+
 def sample_radiation_lengths(
     xy: Float[Tensor, "2 muon"],
     slope: Float[Tensor, "2 muon"],
     thickness: float,
-    per_length: Float[Tensor, "nx ny"],
+    bordered: Float[Tensor, "bx by"],
     size: float,
     n_cells: int,
 ) -> Float[Tensor, "cell muon"]:
-    """Radiation lengths per cell of vertical thickness ``thickness / n_cells`` along straight paths through one
-    voxel layer.
-
-    The voxel of a cell is the one at the cell's middle; outside the footprint nothing scatters.
+    """1/X0 in the middle of each of ``n_cells`` cells of equal depth, along straight paths through one voxel layer.
 
     Args:
         xy: positions on the upper face, m.
         slope: transverse movement per unit of fall.
         thickness: of the layer, m.
-        per_length: 1/X0 of every voxel, 1/m.
+        bordered: 1/X0 of every voxel, see ``with_border``, 1/m.
         size: transverse voxel edge, m.
         n_cells: number of cells.
 
     Returns:
-        Radiation lengths of a *vertical* path in each cell; divide by |cos t|.
+        1/X0, 1/m; 0 outside the footprint.
     """
-    nx, ny = per_length.shape
-    fall = (torch.arange(n_cells, dtype=xy.dtype, device=xy.device)[:, None] + 0.5) * (thickness / (n_cells * size))
-    # A border of vacuum catches everything outside the footprint; shifted by it, truncation is floor.
-    table = torch.nn.functional.pad(per_length, (1, 1, 1, 1)) * (thickness / n_cells)
-    place = torch.addcmul((xy / size + 1)[:, None], slope[:, None], fall).nan_to_num(0.0)
-    ix = place[0].clamp(0, nx + 1).to(torch.int32)
-    iy = place[1].clamp(0, ny + 1).to(torch.int32)
-    flat = torch.add(iy, ix, alpha=ny + 2)
-    return table.flatten().index_select(0, flat.flatten()).reshape(flat.shape)
+    fall = _cell_middles(n_cells, xy.dtype, xy.device) * (thickness / size)
+    place = torch.addcmul((xy / size + 1)[:, None], slope[:, None], fall)
+    # Shifted by the border, truncation is floor. NaN, which no index can be, goes to the border.
+    last = _last_place(bordered.shape, xy.dtype, xy.device)
+    ix, iy = torch.fmax(place, torch.zeros_like(last)).minimum(last).to(torch.int32)
+    flat = torch.add(iy, ix, alpha=bordered.shape[1])
+    return bordered.flatten().index_select(0, flat.flatten()).view_as(flat)
 
 
 def cross_slab(
@@ -76,7 +91,7 @@ def cross_slab(
     beta_p: Float[Tensor, " muon"],
     n_rad: Float[Tensor, " muon"],
     normals: Float[Tensor, "4 muon"],
-    per_length: Float[Tensor, "nx ny"],
+    bordered: Float[Tensor, "bx by"],
     *,
     top: float,
     thickness: float,
@@ -97,7 +112,7 @@ def cross_slab(
         beta_p: beta times momentum, GeV.
         n_rad: radiation lengths crossed before.
         normals: standard normals, see ``scattering.correlated_draw``.
-        per_length: 1/X0 of the layer's voxels, 1/m.
+        bordered: 1/X0 of the layer's voxels, see ``with_border``, 1/m.
         top: height of the upper face, m.
         thickness: of the layer, m.
         size: transverse voxel edge, m.
@@ -109,8 +124,9 @@ def cross_slab(
     fall = -1 / direction[2]
     slope = direction[:2] * fall
     xy = xyz[:2] + slope * (xyz[2] - top)
-    cells = sample_radiation_lengths(xy, slope, thickness, per_length, size, n_cells) * fall
-    path = scattering.path_scattering(cells, n_rad, thickness * fall)
+    length = thickness * fall
+    cells = sample_radiation_lengths(xy, slope, thickness, bordered, size, n_cells) * (length / n_cells)
+    path = scattering.path_scattering(cells, n_rad, length)
     width = scattering.SCATTER_COEF_A / beta_p * path.variance.sqrt()
     angle, shift = scattering.correlated_draw(normals, width, path.moments)
     tangent = torch.tan(angle)

@@ -12,12 +12,13 @@ from diffdet.core.checks import check_finite, check_positive
 from diffdet.core.errors import NoHitsError, ShapeError
 from diffdet.core.random import MuonStream, Stream
 from diffdet.kernels.safe_math import safe_atan2, safe_norm
+from diffdet.kernels.scattering import beta_momentum
 from diffdet.tomography.core import DEVICE
 from diffdet.tomography.muon.hits import HitBatch
 
 __all__ = ["MuonBatch"]
 
-_X, _Y, _Z, _UX, _UY, _UZ, _P, _N_RAD = range(8)
+_X, _Y, _Z, _UX, _UY, _UZ, _P, _BETA_P, _N_RAD = range(9)
 
 Limit = tuple[float, float] | Tensor | None
 
@@ -69,6 +70,8 @@ class MuonBatch:
             raise ShapeError(f"`xy_p_theta_phi` must have the shape (N, 5); given: {tuple(xy_p_theta_phi.shape)}")
         check_finite("xy_p_theta_phi", xy_p_theta_phi)
         columns = xy_p_theta_phi.detach().to(device)
+        if not columns.is_floating_point():
+            columns = columns.to(torch.get_default_dtype())
         if columns.shape[1] == 6:  # a state as `muons` returns it: the recorded z is replaced by init_z
             columns = columns[:, [0, 1, 3, 4, 5]]
         n = columns.shape[0]
@@ -77,10 +80,10 @@ class MuonBatch:
             raise ShapeError(f"`init_z` must be a number or have the shape ({n},); given: {tuple(z.shape)}")
         if n:
             check_positive("xy_p_theta_phi[:, 2] (momentum)", float(columns[:, 2].min()))
-        self._rows = columns.new_zeros((8, n))
+        self._rows = columns.new_zeros((9, n))
         self._rows[_X], self._rows[_Y] = columns[:, 0], columns[:, 1]
         self._rows[_Z] = z
-        self._rows[_P] = columns[:, 2]
+        self._set_momentum(columns[:, 2])
         self._set_angles(columns[:, 3], columns[:, 4])
         self.device = device
         self.stream = stream if stream is not None else Stream.from_torch().muons()
@@ -118,16 +121,21 @@ class MuonBatch:
         The k-th draw for one purpose gives a muon the same numbers whatever batch it flies in and whoever was removed.
         """
         return self._cut(
-            self.stream.normal(self._label(purpose), draws, *self._range(), dtype=self.dtype, device=self.device)
+            self.stream.normal(self.next_use(purpose), draws, *self._range(), dtype=self.dtype, device=self.device)
         )
 
     def draw_uniform(self, purpose: str, draws: tuple[int, ...]) -> Tensor:
         """Uniform numbers in [0, 1) for these muons, ``(*draws, N)``; keyed like ``draw_normal``."""
         return self._cut(
-            self.stream.uniform(self._label(purpose), draws, *self._range(), dtype=self.dtype, device=self.device)
+            self.stream.uniform(self.next_use(purpose), draws, *self._range(), dtype=self.dtype, device=self.device)
         )
 
-    def _label(self, purpose: str) -> str:
+    def next_use(self, purpose: str) -> str:
+        """Name of the next use of ``purpose``, and count it: ``"scatter/0"``, then ``"scatter/1"``, ...
+
+        Where the *number* of draws depends on which muons fly together, such as steps until the last muon has left a layer,
+        draw under a name taken once before: otherwise whatever is drawn later would depend on the batch too.
+        """
         k = self._n_draws.get(purpose, 0)
         self._n_draws[purpose] = k + 1
         return f"{purpose}/{k}"
@@ -150,7 +158,7 @@ class MuonBatch:
             raise ShapeError(f"`muons` must have the shape {(len(self), 6)}; given: {tuple(muons.shape)}")
         columns = muons.detach().to(self._rows).T
         self._rows[:3] = columns[:3]
-        self._rows[_P] = columns[3]
+        self._set_momentum(columns[3])
         self._set_angles(columns[4], columns[5])
 
     @property
@@ -204,6 +212,11 @@ class MuonBatch:
         return self._rows[_P]
 
     @property
+    def beta_momentum(self) -> Tensor:
+        """``(N,)`` velocity (in units of c) times momentum, on which scattering depends, GeV."""
+        return self._rows[_BETA_P]
+
+    @property
     def theta(self) -> Tensor:
         """``(N,)`` angle to the negative z axis, [0, pi], rad."""
         return safe_atan2(safe_norm(self._rows[_UX : _UY + 1]), -self._rows[_UZ])
@@ -243,6 +256,10 @@ class MuonBatch:
     def upwards_muons(self) -> Tensor | None:
         """``(n, 6)`` last state of every muon that was removed, or None where none was."""
         return torch.cat(self._removed) if self._removed else None
+
+    def _set_momentum(self, momentum: Tensor) -> None:
+        self._rows[_P] = momentum
+        self._rows[_BETA_P] = beta_momentum(momentum)
 
     def _set_angles(self, theta: Tensor, phi: Tensor) -> None:
         sine = torch.sin(theta)
@@ -325,7 +342,9 @@ class MuonBatch:
         if dtheta_vol is not None:
             theta[where] += dtheta_vol
         # the direction formula continues through theta < 0 and theta > pi by itself
-        self._set_angles(theta, phi)
+        sine = torch.sin(theta)
+        turned = torch.stack([sine * torch.cos(phi), sine * torch.sin(phi), -torch.cos(theta)])
+        self._rows[_UX : _UZ + 1, where] = turned[:, where]
         self.remove_upwards_muons()
 
     def scatter_dtheta_xy(
@@ -449,6 +468,13 @@ class MuonBatch:
         new.__dict__.update(self.__dict__)
         new._rows = self._rows.detach().clone()
         new._hits, new._n_draws, new._removed, new._xyz_hist = {}, dict(self._n_draws), [], []
+        return new
+
+    def part(self, mask: Tensor) -> MuonBatch:
+        """Copy of the muons where ``mask`` ``(N,)`` is True, without hits. What it draws counts as drawn by this batch."""
+        new = self.copy()
+        new._n_draws = self._n_draws
+        new.filter_muons(mask)
         return new
 
     def dtheta(self, theta_ref: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from diffdet.core.checks import check_finite, check_multiple, check_positive, check_shape
 from diffdet.core.errors import GeometryError, InputError, ShapeError
-from diffdet.kernels import voxels
+from diffdet.kernels import transport, voxels
 from diffdet.tomography.core import DEVICE, RadLengthFunc
 from diffdet.tomography.volume.panel import AbsPanel, record_hits
 from diffdet.tomography.volume.scatter_model import AbsScatterModel, get_scatter_model
@@ -90,6 +90,7 @@ class PassiveLayer(AbsLayer):
     """
 
     rad_length: Tensor | None
+    _bordered: Tensor | None
 
     def __init__(
         self,
@@ -110,18 +111,21 @@ class PassiveLayer(AbsLayer):
         self.step_sz = float(step_sz)
         self.scatter_model = get_scatter_model(scatter_model)
         self.register_buffer("rad_length", None, persistent=False)
-        self.register_buffer("_per_length", None, persistent=False)
+        self.register_buffer("_bordered", None, persistent=False)
         if rad_length_func is not None:
             self.load_rad_length(rad_length_func)
 
     @property
+    def bordered_per_length(self) -> Tensor:
+        """``(nx + 2, ny + 2)`` 1/X0 of the voxels with a border of vacuum, 1/m; zeros while nothing is loaded."""
+        if self._bordered is None:
+            return self.lw.new_zeros((self.n_xy[0] + 2, self.n_xy[1] + 2))
+        return self._bordered
+
+    @property
     def per_length(self) -> Tensor:
         """``(nx, ny)`` 1/X0 of the voxels, 1/m; zeros while nothing is loaded."""
-        return (
-            torch.zeros(self.n_xy, dtype=self.lw.dtype, device=self.device)
-            if self._per_length is None
-            else self._per_length
-        )
+        return self.bordered_per_length[1:-1, 1:-1]
 
     def load_rad_length(self, rad_length_func: RadLengthFunc) -> None:
         """Load a layout.
@@ -148,7 +152,7 @@ class PassiveLayer(AbsLayer):
                 f"{self.top} m; smallest given: {worst}"
             )
         self.rad_length = x0.detach()
-        self._per_length = 1 / self.rad_length
+        self._bordered = transport.with_border(1 / self.rad_length)
 
     def abs2idx(self, xy: Tensor) -> Tensor:
         """``(N, 2)`` voxel indices of ``(N, 2)`` positions [m]; meaningless for positions outside the footprint."""
@@ -181,8 +185,7 @@ class PassiveLayer(AbsLayer):
             GeometryError: the selected muons are not at one height inside the layer.
         """
         if mask is not None and not bool(mask.all()):
-            part = mu.copy()
-            part.filter_muons(mask)
+            part = mu.part(mask)
             self.scatter_and_propagate(part)
             state = [torch.cat([mu.position, mu.direction, mu.n_rad[None]]).clone()][0]
             kept = mask.nonzero().squeeze(-1)

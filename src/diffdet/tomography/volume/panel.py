@@ -103,7 +103,8 @@ class AbsPanel(nn.Module, metaclass=ABCMeta):
     @torch.no_grad()
     def _clamp_z(self, low: float, high: float) -> None:
         gap = _MAX_EDGE_GAP * ((self.number + 1) * _GOLDEN % 1)
-        self.z.clamp_(low + gap, high - gap)
+        z = torch.where(self.z > high, high - gap, self.z)
+        self.z.copy_(torch.where(z < low, low + gap, z))
 
     @property
     def is_physical(self) -> bool:
@@ -149,23 +150,24 @@ def record_hits(panels: Sequence[AbsPanel], mu: MuonBatch, purpose: str = "hits"
     """
     heights = torch.stack([p.z.reshape(()) for p in panels])
     order = sorted(range(len(panels)), key=heights.tolist().__getitem__, reverse=True)
+    noise = mu.draw_normal(purpose, (len(panels), 2))
     if order != list(range(len(panels))):
-        heights = heights[order]
-    noise = mu.draw_normal(purpose, (len(panels), 2))[order]
+        heights, noise = heights[order], noise[order]
     z = heights.to(mu.dtype)[:, None]
-    down = mu.direction[2]
-    slope, position = mu.direction[:2] / down, mu.position
-    gen = position[:2] + slope * (z - position[2])[:, None]
+    direction, position = mu.direction, mu.position
+    slope = direction[:2] / direction[2]
+    gen = torch.addcmul(position[:2], slope, (z - position[2])[:, None])
 
+    parameters = [panels[k].response_parameters() for k in order]
     groups: dict[Any, list[int]] = {}
     for place, k in enumerate(order):
-        groups.setdefault(_group_key(panels[k]), []).append(place)
+        groups.setdefault(_group_key(panels[k], parameters[place]), []).append(place)
     if len(groups) == 1:
-        return _read_out([panels[k] for k in order], gen, z, noise)
-    parts = [
-        _read_out([panels[order[j]] for j in places], gen[places], z[places], noise[places])
-        for places in groups.values()
-    ]
+        return _read_out(panels[order[0]], _stacked(parameters, gen), gen, z, noise)
+    parts = []
+    for places in groups.values():
+        stacked = _stacked([parameters[j] for j in places], gen)
+        parts.append(_read_out(panels[order[places[0]]], stacked, gen[places], z[places], noise[places]))
     back = torch.tensor([j for places in groups.values() for j in places], device=gen.device).argsort()
     whole = HitBatch.cat(parts)
     return replace(
@@ -175,14 +177,12 @@ def record_hits(panels: Sequence[AbsPanel], mu: MuonBatch, purpose: str = "hits"
     )
 
 
-def _group_key(panel: AbsPanel) -> Any:
-    shapes = tuple((name, tuple(t.shape)) for name, t in panel.response_parameters().items())
-    return type(panel), panel.is_physical, shapes
+def _group_key(panel: AbsPanel, parameters: dict[str, Tensor]) -> Any:
+    return type(panel), panel.is_physical, tuple((name, t.shape) for name, t in parameters.items())
 
 
-def _stacked(panels: Sequence[AbsPanel], like: Tensor) -> dict[str, Tensor]:
+def _stacked(rows: Sequence[dict[str, Tensor]], like: Tensor) -> dict[str, Tensor]:
     """Response parameters of panels of one kind: ``(panel, ..., 1)``, scalars as ``(panel, 1, 1)``."""
-    rows = [p.response_parameters() for p in panels]
     stacked = {}
     for name in rows[0]:
         column = torch.stack([r[name] for r in rows]).to(like.dtype).unsqueeze(-1)
@@ -190,14 +190,12 @@ def _stacked(panels: Sequence[AbsPanel], like: Tensor) -> dict[str, Tensor]:
     return stacked
 
 
-def _read_out(panels: Sequence[AbsPanel], gen: Tensor, z: Tensor, noise: Tensor) -> HitBatch:
-    """Hits of panels of one kind at true positions ``gen`` (panel, 2, muon)."""
-    kind = panels[0]
-    parameters = _stacked(panels, gen)
+def _read_out(kind: AbsPanel, parameters: dict[str, Tensor], gen: Tensor, z: Tensor, noise: Tensor) -> HitBatch:
+    """Hits of panels of one kind, with stacked parameters, at true positions ``gen`` (panel, 2, muon)."""
     if not kind.is_physical:
         res, eff = kind.response(gen, **parameters)
         sigma = 1 / res
-        return HitBatch(gen + noise * sigma, gen, z, sigma, eff)
+        return HitBatch(torch.addcmul(gen, noise, sigma), gen, z, sigma, eff)
     res, eff = kind.physical_response(gen, **parameters)
     seen = (res > 0).all(-2) & (eff > 0)
     res = torch.where(seen[:, None], res, torch.ones_like(res))
@@ -313,7 +311,7 @@ class DetectorPanel(AbsPanel):
         return res, panel_response.efficiency(profile, parameters["efficiency"].squeeze(-1))
 
     def _respond(self, xy: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        parameters = _stacked([self], xy)
+        parameters = _stacked([self.response_parameters()], xy)
         self._check_finite()
         if not self.is_physical:
             return self.response(xy.T[None], **parameters)

@@ -34,7 +34,7 @@ class AbsScatterModel(metaclass=ABCMeta):
 
         Args:
             mu: muons, all moving down; changed in place. Those that turn upwards are left for the caller to remove.
-            layer: supplies ``per_length`` (1/X0 of its voxels, 1/m), ``size`` and ``step_sz``.
+            layer: supplies 1/X0 of its voxels (``per_length``, ``bordered_per_length``, 1/m), ``size`` and ``step_sz``.
             top: upper face, m.
             thickness: vertical distance, m, > 0.
         """
@@ -54,10 +54,10 @@ class PdgScatterModel(AbsScatterModel):
         out = transport.cross_slab(
             mu.position,
             mu.direction,
-            scattering.beta_momentum(mu.mom),
+            mu.beta_momentum,
             mu.n_rad,
             mu.draw_normal("scatter", (4,)),
-            layer.per_length,
+            layer.bordered_per_length,
             top=top,
             thickness=thickness,
             size=layer.size,
@@ -80,6 +80,7 @@ class PdgStepScatterModel(AbsScatterModel):
         n_rad = mu.n_rad.clone()
         table = torch.cat([layer.per_length.reshape(-1), layer.per_length.new_zeros(1)])
         nx, ny = layer.per_length.shape
+        purpose = mu.next_use("scatter-step")
         eps = torch.finfo(position.dtype).eps * max(1.0, abs(top))
         for _ in range(_MAX_STEPS):
             left = (position[2] - bottom) / -direction[2]
@@ -93,7 +94,7 @@ class PdgStepScatterModel(AbsScatterModel):
             safe = n.clamp_min(torch.finfo(n.dtype).tiny)
             width = SCATTER_COEF_A / mu.mom * torch.sqrt(n) * (1 + SCATTER_COEF_B * torch.log(safe)).clamp_min(0)
             moments = scattering.PathMoments(step / 2, step / 12**0.5)
-            angle, shift = scattering.correlated_draw(mu.draw_normal("scatter-step", (4,)), width, moments)
+            angle, shift = scattering.correlated_draw(mu.draw_normal(purpose, (4,)), width, moments)
             e1, e2 = scattering.transverse_frame(direction)
             position = position + direction * step + shift[0] * e1 + shift[1] * e2
             direction = torch.where(active, scattering.deflect(direction, e1, e2, angle), direction)
