@@ -18,7 +18,7 @@ from diffdet.tomography.muon.hits import HitBatch
 
 __all__ = ["MuonBatch"]
 
-_X, _Y, _Z, _UX, _UY, _UZ, _P, _BETA_P, _N_RAD = range(9)
+_X, _Y, _Z, _UX, _UY, _UZ, _P, _N_RAD = range(8)
 
 Limit = tuple[float, float] | Tensor | None
 
@@ -80,10 +80,10 @@ class MuonBatch:
             raise ShapeError(f"`init_z` must be a number or have the shape ({n},); given: {tuple(z.shape)}")
         if n:
             check_positive("xy_p_theta_phi[:, 2] (momentum)", float(columns[:, 2].min()))
-        self._rows = columns.new_zeros((9, n))
+        self._rows = columns.new_zeros((8, n))
         self._rows[_X], self._rows[_Y] = columns[:, 0], columns[:, 1]
         self._rows[_Z] = z
-        self._set_momentum(columns[:, 2])
+        self._rows[_P] = columns[:, 2]
         self._set_angles(columns[:, 3], columns[:, 4])
         self.device = device
         self.stream = stream if stream is not None else Stream.from_torch().muons()
@@ -158,7 +158,7 @@ class MuonBatch:
             raise ShapeError(f"`muons` must have the shape {(len(self), 6)}; given: {tuple(muons.shape)}")
         columns = muons.detach().to(self._rows).T
         self._rows[:3] = columns[:3]
-        self._set_momentum(columns[3])
+        self._rows[_P] = columns[3]
         self._set_angles(columns[4], columns[5])
 
     @property
@@ -214,7 +214,7 @@ class MuonBatch:
     @property
     def beta_momentum(self) -> Tensor:
         """``(N,)`` velocity (in units of c) times momentum, on which scattering depends, GeV."""
-        return self._rows[_BETA_P]
+        return beta_momentum(self._rows[_P])
 
     @property
     def theta(self) -> Tensor:
@@ -256,10 +256,6 @@ class MuonBatch:
     def upwards_muons(self) -> Tensor | None:
         """``(n, 6)`` last state of every muon that was removed, or None where none was."""
         return torch.cat(self._removed) if self._removed else None
-
-    def _set_momentum(self, momentum: Tensor) -> None:
-        self._rows[_P] = momentum
-        self._rows[_BETA_P] = beta_momentum(momentum)
 
     def _set_angles(self, theta: Tensor, phi: Tensor) -> None:
         sine = torch.sin(theta)
