@@ -22,7 +22,7 @@ from diffdet.tomography.optimisation.data.passives import PassiveYielder
 from diffdet.tomography.optimisation.wrapper.volume_wrapper import ArbVolumeWrapper
 from diffdet.tomography.volume.volume import Volume
 
-__all__ = ["FILL_HEIGHTS", "FillLevelResult", "evaluate_detector", "fixed_fill_levels"]
+__all__ = ["FILL_HEIGHTS", "FillLevelResult", "evaluate_detector", "fixed_fill_levels", "make_volume"]
 
 FILL_HEIGHTS = (0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
 """Fill heights of the study, m above the floor of the hall (the furnace stands from 0.4 m to 1.4 m)."""
