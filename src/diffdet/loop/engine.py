@@ -306,9 +306,7 @@ class Loop(Generic[Batch]):
         """Everything that a run needs to go on bit for bit from here, between two batches."""
         return {
             "loop": self.state.state_dict(),
-            "callbacks": [
-                {"class": type(callback).__qualname__, "state": callback.state_dict()} for callback in self.callbacks
-            ],
+            "callbacks": [{"class": kind, "state": callback.state_dict()} for kind, callback in self._remembering()],
             "updates": [update.state_dict() for update in self.updates],
             "step": self.step.state_dict(),  # type: ignore[attr-defined]
             "torch_random": _random_state(),
@@ -320,7 +318,8 @@ class Loop(Generic[Batch]):
         Raises:
             CheckpointError: If callbacks, updates or parameters are others than those that were saved.
         """
-        saved, here = [c["class"] for c in state["callbacks"]], [type(c).__qualname__ for c in self.callbacks]
+        callbacks = self._remembering()
+        saved, here = [entry["class"] for entry in state["callbacks"]], [kind for kind, _ in callbacks]
         if saved != here:
             raise CheckpointError(
                 f"the run was saved with the callbacks {saved}; pass the same to resume it, not {here}"
@@ -330,10 +329,14 @@ class Loop(Generic[Batch]):
         self.step.load_state_dict(state["step"])  # type: ignore[attr-defined]
         for update, values in zip(self.updates, state["updates"], strict=True):
             update.load_state_dict(values)
-        for callback, entry in zip(self.callbacks, state["callbacks"], strict=True):
+        for (_, callback), entry in zip(callbacks, state["callbacks"], strict=True):
             callback.load_state_dict(entry["state"])
         self.state.load_state_dict(state["loop"])
         _set_random_state(state["torch_random"])
+
+    def _remembering(self) -> list[tuple[str, Callback]]:
+        """Callbacks that learn while running, with the names of their classes; others may come and go."""
+        return [(type(callback).__qualname__, callback) for callback in self.callbacks if callback.state_dict()]
 
     def _prepare_checkpoints(self, resume: bool) -> None:
         """Refuse to mix two runs in one folder."""
@@ -343,8 +346,8 @@ class Loop(Generic[Batch]):
             return
         if not resume and len(self.checkpoints):
             raise InputError(
-                f"`{self.checkpoints.folder}` holds checkpoints of a run; pass `resume=True` to go on with it, or choose "
-                "another folder"
+                f"`{self.checkpoints.folder}` holds checkpoints of a run; pass `resume=True` to go on with it, "
+                "or choose another folder"
             )
         self.checkpoints.start()
 
