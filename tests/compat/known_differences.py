@@ -15,6 +15,7 @@ _LOSS = "tests/tomography/optimisation/loss/test_loss.py"
 _UTILS = "tests/tomography/test_utils.py"
 _LADLE_DATA = "tests/tomography/benchmarks/test_ladle_furnace_data.py"
 _SMALL_WALLS = "tests/tomography/benchmarks/test_small_walls.py"
+_HEATMAP = "tests/tomography/volume/test_heatmap.py"
 _U_LORRY = "tests/tomography/benchmarks/test_u_lorry.py"
 
 
@@ -210,15 +211,15 @@ OTHER_BENCHMARKS = [
     ),
     KnownDifference(
         path="diffdet.tomography.benchmarks.u_lorry.data.ULorryPassiveGenerator",
-        old="compares volumes exactly in float32: 0.010 and 0.018 m^3 are refused with voxels of 0.1 m",
+        old="compares volumes exactly in float32: 0.010 and 0.018 m^3 are refused at voxels of 0.1 m",
         ours="counts voxels to within rounding; refuses volumes of no cuboid that fits and names the nearest",
         why="0.010 m^3 are ten voxels",
         test=f"{_U_LORRY}::test_uranium_has_its_volume_as_one_cuboid_above_the_floor",
     ),
     KnownDifference(
         path="diffdet.tomography.benchmarks.u_lorry.data.ULorryPassiveGenerator",
-        old="places the cuboid continuously in z, so that part of it may stick out of the block or replace the floor, and never "
-        "at the far edge in x and y",
+        old="places the cuboid continuously in z, so that part of it may stick out of the block or replace the floor, "
+        "and never at the far edge in x and y",
         ours="places it in whole voxels anywhere above the floor",
         why="the uranium then has the volume that was asked for",
         test=f"{_U_LORRY}::test_cuboids_come_in_all_shapes_and_places",
@@ -239,4 +240,42 @@ OTHER_BENCHMARKS = [
     ),
 ]
 
-KNOWN_DIFFERENCES = [*MUONS, *UTILS, *PASSIVES, *LOSSES, *LADLE_FURNACE, *OTHER_BENCHMARKS]
+HEAT_MAP = [
+    KnownDifference(
+        path="diffdet.tomography.volume.heatmap.DetectorHeatMap",
+        old="draws its clusters from torch's global generator",
+        ours="spreads them evenly, always alike, or draws them from a generator that is passed in",
+        why="no constructor draws by itself",
+        test=f"{_HEATMAP}::test_start_can_be_drawn",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.volume.heatmap.DetectorHeatMap",
+        old="holds mu, sig and norm twice in its state dict",
+        ours="holds them once, and loads either form",
+        why="two copies can disagree",
+        test=f"{_HEATMAP}::test_state_is_saved_once_and_old_states_load",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.volume.heatmap.DetectorHeatMap.conform",
+        old="bounds both axes below by the start in x and above by that in y, and lets widths shrink to 0",
+        ours="bounds each axis by its own start, and widths by a hundredth of the initial extent",
+        why="a detector off the diagonal stays where it belongs, and densities stay finite",
+        test=f"{_HEATMAP}::test_conforming_keeps_each_axis_in_its_own_bounds",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.volume.heatmap.DetectorHeatMap.get_resolution",
+        old="falls to 0 far away, where hits get infinite uncertainties",
+        ours="stays at 1e-10 per m or above, as for panels",
+        why="weights stay finite",
+        test=f"{_HEATMAP}::test_far_away_it_sees_nothing_but_stays_finite",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.volume.heatmap.DetectorHeatMap",
+        old="accepts realistic validation, and then clamps hits to numbers without meaning",
+        ours="refuses it when the map is made",
+        why="there is no physical detector behind a map",
+        test=f"{_HEATMAP}::test_what_has_no_meaning_is_refused",
+    ),
+]
+
+KNOWN_DIFFERENCES = [*MUONS, *UTILS, *PASSIVES, *LOSSES, *LADLE_FURNACE, *OTHER_BENCHMARKS, *HEAT_MAP]
