@@ -37,6 +37,7 @@ TOMOGRAPHY_RANK = {
     "volume": 2,
     "inference": 3,
     "io": 4,
+    "imaging": 5,
     "optimisation.events": 4,
     "optimisation.fit_params": 4,
     "optimisation.parameters": 4,
