@@ -1,5 +1,6 @@
 """Layers, detector panels and the volume they make up."""
 
+from diffdet.tomography.volume.heatmap import DetectorHeatMap as DetectorHeatMap
 from diffdet.tomography.volume.layer import AbsDetectorLayer as AbsDetectorLayer
 from diffdet.tomography.volume.layer import AbsLayer as AbsLayer
 from diffdet.tomography.volume.layer import PanelDetectorLayer as PanelDetectorLayer
