@@ -7,7 +7,6 @@ muons.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable
 from numbers import Real
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from diffdet.core.errors import InputError, ShapeError
+from diffdet.core.words import nearest
 
 
 def _show(value: object) -> str:
@@ -144,18 +144,6 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """
     near = nearest(word, choices)
     return f". Did you mean {near!r}?" if near else ""
-
-
-def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice nearest to a misspelt word, or None when none is near.
-
-    Args:
-        word: What was given.
-        choices: What is allowed.
-    """
-    by_lower = {choice.lower(): choice for choice in choices}
-    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
-    return by_lower[found[0]] if found else None
 
 
 def check_shape(name: str, tensor: Tensor, spec: str) -> dict[str, int]:

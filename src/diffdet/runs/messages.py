@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from diffdet.core.checks import nearest
+from diffdet.core.words import nearest
 
 _NOT_GIVEN = "\0not given"
 

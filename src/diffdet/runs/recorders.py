@@ -57,12 +57,17 @@ def describe_panels(volume: Volume) -> list[dict[str, Any]]:
                     "layer": place,
                     "position": layer.pos,
                     "panel": number,
-                    "xyz_m": [*(xy.tolist() if xy is not None else [0.0, 0.0]), float(panel.z)],
-                    "span_m": span.tolist() if span is not None else [0.0, 0.0],
-                    "cost": float(panel.get_cost()),
+                    "xyz_m": [*(_shortest(xy) if xy is not None else [0.0, 0.0]), *_shortest(panel.z)],
+                    "span_m": _shortest(span) if span is not None else [0.0, 0.0],
+                    "cost": _shortest(panel.get_cost())[0],
                 }
             )
     return entries
+
+
+def _shortest(values: torch.Tensor) -> list[float]:
+    """Numbers with the fewest digits that tell them apart in their own precision: 0.95, not 0.949999988079071."""
+    return [float(str(value)) for value in values.detach().reshape(-1).cpu().numpy()]
 
 
 class DetectorRecorder(Callback):
