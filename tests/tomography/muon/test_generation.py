@@ -6,11 +6,16 @@ import numpy as np
 import pytest
 import torch
 from scipy import integrate, stats
+from torch import nn
 
 from diffdet.core.constants import MUON_MASS
 from diffdet.core.errors import InputError, NotSupportedError
 from diffdet.core.random import MUON_BLOCK, Stream
 from diffdet.tomography.muon.generation import AbsMuonGenerator, MuonGenerator2015, MuonGenerator2016
+from diffdet.tomography.muon.muon_batch import MuonBatch
+from diffdet.tomography.volume.layer import PanelDetectorLayer, PassiveLayer
+from diffdet.tomography.volume.panel import DetectorPanel
+from diffdet.tomography.volume.volume import Volume
 
 UNIT = (0.0, 1.0)
 MODELS = [MuonGenerator2015, MuonGenerator2016]
@@ -240,3 +245,22 @@ def test_unusable_requests_and_fluxes_are_refused():
         Negative(UNIT, UNIT)(1)
     with pytest.raises(InputError, match=r"Scalar.flux.*one value per pair"):
         Scalar(UNIT, UNIT)(1)
+
+
+def test_muons_of_a_real_volume_start_above_it_and_can_fly():
+    # The original's test volume: a unit cube with a passive block from 0.2 to 0.8 m and voxels of 0.1 m.
+    lw = torch.tensor([1.0, 1.0])
+
+    def detector(position, top):
+        panel = DetectorPanel(res=1e3, eff=0.9, init_xyz=(0.5, 0.5, top - 0.1), init_xy_span=(1.0, 1.0))
+        return PanelDetectorLayer(position, lw=lw, z=top, size=0.2, panels=[panel])
+
+    layers = [detector("above", 1.0), *(PassiveLayer(lw, 0.8 - 0.1 * k, 0.1) for k in range(6)), detector("below", 0.2)]
+    volume = Volume(nn.ModuleList(layers))
+    generator = MuonGenerator2015.from_volume(volume, fixed_mom=None)
+    assert generator.x_range == pytest.approx((-0.2411542684, 1.2411542684), abs=1e-7)
+    batch = MuonBatch(generator(100, stream=STREAM, start=2000), volume.h, stream=STREAM, first=2000)
+    assert batch.ids.tolist() == list(range(2000, 2100))
+    volume(batch)
+    assert len(batch) == 100
+    assert batch.z.abs().max() < 1e-6
