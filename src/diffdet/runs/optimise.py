@@ -95,7 +95,9 @@ class Job:
             StorageError: If the folder cannot be written.
         """
         from diffdet.runs.build import build
+        from diffdet.runs.threads import keep_to_one_thread
 
+        keep_to_one_thread()
         self._built = build(self.config)
         try:
             self._lock = self.folder.lock()
