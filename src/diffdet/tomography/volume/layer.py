@@ -81,8 +81,8 @@ class PassiveLayer(AbsLayer):
             fly straight.
         step_sz: raster in depth in which voxels along the path are looked up (model "pdg"), or length of a step (model
             "pdg-step"), m.
-        scatter_model: "pdg" (right, independent of the step), "pdg-step" (the older per-step formula), or an
-            AbsScatterModel.
+        scatter_model: "pdg" (right, independent of the step), "pdg-step" (the older per-step formula), "pgeant"
+            (drawn from a table that is loaded first, see PgeantScatterModel), or an AbsScatterModel.
         device: where tensors live.
 
     Raises:

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import math
+import os
 from abc import ABCMeta, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
+from torch import Tensor
 
 from diffdet.core.checks import check_choice
 from diffdet.core.constants import SCATTER_COEF_A, SCATTER_COEF_B
-from diffdet.core.errors import GeometryError
-from diffdet.kernels import scattering, transport
+from diffdet.core.errors import GeometryError, InputError
+from diffdet.kernels import scattering, tabulated_scattering, transport
+from diffdet.tomography.volume._scatter_table import ScatterTable, read_scatter_table
 
 if TYPE_CHECKING:
     from diffdet.tomography.muon.muon_batch import MuonBatch
     from diffdet.tomography.volume.layer import PassiveLayer
 
-__all__ = ["SCATTER_MODELS", "AbsScatterModel", "PdgScatterModel", "PdgStepScatterModel", "get_scatter_model"]
+__all__ = [
+    "PGEANT_SCATTER_MODEL",
+    "SCATTER_MODELS",
+    "AbsScatterModel",
+    "PdgScatterModel",
+    "PdgStepScatterModel",
+    "PgeantScatterModel",
+    "get_scatter_model",
+]
 
 # A muon so flat that it needs more steps than this to leave its layer is a fault of the input, not of the physics.
 _MAX_STEPS = 100_000
@@ -109,7 +121,138 @@ class PdgStepScatterModel(AbsScatterModel):
         mu.set_state(transport.fall_to(position, direction, bottom), direction, n_rad)
 
 
-SCATTER_MODELS: dict[str, AbsScatterModel] = {"pdg": PdgScatterModel(), "pdg-step": PdgStepScatterModel()}
+class PgeantScatterModel(AbsScatterModel):
+    """Scattering drawn from a table of simulated muons, tails included.
+
+    The table holds sizes of projected angles and displacements behind one thickness (``deltaz``, usually 1 cm) of
+    several materials, in bins of momentum; see ``load`` for the file. Muons make steps of that depth, whatever the
+    layer's ``step_sz``, and a shorter one at the end where the layer is no multiple of it.
+
+    What the table does not hold is scaled from the nearest that it does: to another X0 by Highland's width; within a
+    bin of momenta, and beyond the last, by 1 / (beta p); to the path of an inclined muon by its root for angles and the
+    file's power for displacements. Angle and displacement of a step are correlated by about sqrt(3)/2.
+
+    Use it where the tails matter, that is, where single large scatters decide; "pdg" is several times faster. Steps are
+    independent, so variances add: unlike with "pdg", the width behind a block is what the tabulated thickness makes of
+    it.
+
+    Args:
+        path: File to load; None waits for ``load``.
+
+    Raises:
+        StorageError: See ``load``.
+        InputError: See ``load``.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self._table: ScatterTable | None = None
+        self._as: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
+        if path is not None:
+            self.load(path)
+
+    def load(self, path: str | os.PathLike[str]) -> Self:
+        """Load a table, in place of one that was loaded before.
+
+        Args:
+            path: HDF5 file with the datasets
+
+                - ``model/dtheta`` and ``model/dxy``: ``(material, momentum bin, rank)`` sizes of projected angles [rad]
+                  and displacements [m], ascending along the last axis;
+                - ``meta_data/mom_bins``: lower edges of the momentum bins, ascending, GeV; the last bin, which has no
+                  upper edge, is not used;
+                - ``meta_data/deltaz``: thickness, m; ``meta_data/exp_disp_model``: power of the path that displacements
+                  grow with; ``meta_data/n_mom``, ``meta_data/n_rnd``: numbers of bins and ranks;
+                - ``meta_data/x02id``: JSON object, index of a material by its X0 in m.
+
+        Returns:
+            The model.
+
+        Raises:
+            StorageError: There is no such file, it cannot be opened, or it is not HDF5.
+            InputError: A dataset is missing, not part of the file, or holds something else than it should.
+        """
+        self._table = read_scatter_table(path)
+        self._as = {}
+        return self
+
+    @property
+    def table(self) -> ScatterTable:
+        """The table.
+
+        Raises:
+            InputError: None was loaded.
+        """
+        if self._table is None:
+            raise InputError(
+                'the scatter model "pgeant" needs a table of simulated scattering, and none was loaded: call '
+                "`PGEANT_SCATTER_MODEL.load(path)` (in diffdet.tomography.volume.scatter_model), or pass "
+                "`scatter_model=PgeantScatterModel(path)` to the layer"
+            )
+        return self._table
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # Tables are large and never written to, and a copied volume must find what is loaded later.
+        return self
+
+    def _quantiles(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Angles and displacements, one row per material and momentum bin."""
+        if (dtype, device) not in self._as:
+            table = self.table
+            angle, shift = (t.flatten(0, 1).to(dtype=dtype, device=device) for t in (table.angle, table.shift))
+            self._as[dtype, device] = angle, shift
+        return self._as[dtype, device]
+
+    def carry(self, mu: MuonBatch, layer: PassiveLayer, top: float, thickness: float) -> None:  # noqa: D102
+        table = self.table
+        angles, shifts = self._quantiles(mu.dtype, mu.device)
+        edges = table.mom_bins.to(mu.position)
+        mom_bin = torch.bucketize(mu.mom, edges[1:-1], right=True)
+        centre = tabulated_scattering.bin_centre(edges[:-1], edges[1:])[mom_bin]
+        by_momentum = scattering.beta_momentum(centre) / scattering.beta_momentum(mu.mom)
+
+        # Voxels by number; one more for everything outside the footprint, which does not scatter.
+        per_length = torch.cat([layer.per_length.reshape(-1), layer.per_length.new_zeros(1)]).to(mu.position)
+        known = table.x0.to(mu.position)
+        material = tabulated_scattering.nearest_in_log(1 / per_length, known)
+        by_material = tabulated_scattering.strength_ratio(table.deltaz * per_length, table.deltaz / known[material])
+        nx, ny = layer.per_length.shape
+
+        mu.propagate_to_z(top)
+        position, direction, n_rad = mu.position.clone(), mu.direction.clone(), mu.n_rad.clone()
+        n_steps = max(1, math.ceil(thickness / table.deltaz - 1e-4))
+        for step in range(n_steps):
+            bottom = top - min((step + 1) * table.deltaz, thickness)
+            falling = direction[2] < 0
+            path = torch.where(falling, (position[2] - bottom) / -direction[2], torch.zeros_like(centre))
+            place = torch.floor(position[:2] / layer.size)
+            inside = (place >= 0).all(0) & (place[0] < nx) & (place[1] < ny)
+            voxel = torch.where(inside, place[0] * ny + place[1], torch.full_like(path, nx * ny)).long()
+            drawn = tabulated_scattering.draw(
+                mu.draw_normal("scatter-table", (4,)),
+                angles,
+                shifts,
+                material[voxel] * len(edges) + mom_bin,
+                by_momentum * by_material[voxel],
+                path / table.deltaz,
+                table.shift_power,
+            )
+            e1, e2 = scattering.transverse_frame(direction)
+            position = position + direction * path + drawn.shift[0] * e1 + drawn.shift[1] * e2
+            direction = torch.where(falling, scattering.deflect(direction, e1, e2, drawn.angle), direction)
+            n_rad = n_rad + path * per_length[voxel]
+            still = direction[2] < 0  # those that turn up stay where they are, for the caller to remove
+            position = torch.where(still, transport.fall_to(position, direction, bottom), position)
+        mu.set_state(position, direction, n_rad)
+
+
+PGEANT_SCATTER_MODEL = PgeantScatterModel()
+"""The model behind ``PassiveLayer(scatter_model="pgeant")``; load a table into it before muons fly."""
+
+SCATTER_MODELS: dict[str, AbsScatterModel] = {
+    "pdg": PdgScatterModel(),
+    "pdg-step": PdgStepScatterModel(),
+    "pgeant": PGEANT_SCATTER_MODEL,
+}
 """Scatter models by the name that ``PassiveLayer`` takes."""
 
 
