@@ -384,9 +384,9 @@ class DetectorPanel(AbsPanel):
             xyz_high: highest x, y, z, m.
         """
         self._clamp_z(xyz_low[2], xyz_high[2])
-        for k in range(2):
-            self.xy[k].clamp_(xyz_low[k], xyz_high[k])
-            self.xy_span[k].clamp_(xyz_high[k] / 20, 10 * xyz_high[k])
+        low, high = self.xy.new_tensor(xyz_low[:2]), self.xy.new_tensor(xyz_high[:2])
+        self.xy.clamp_(low, high)
+        self.xy_span.clamp_(high / 20, 10 * high)
 
 
 class SigmoidDetectorPanel(DetectorPanel):
