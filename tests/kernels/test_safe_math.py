@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from diffdet.kernels.safe_math import logistic, safe_atan2, safe_divide, safe_log, safe_norm, safe_sqrt
+from diffdet.kernels.safe_math import logistic, safe_atan2, safe_divide, safe_log, safe_norm, safe_sqrt, sum_rows
 
 EDGES = {
     "sqrt": (safe_sqrt, (0.0,), 0.0),
@@ -118,3 +118,17 @@ def test_digits_do_not_depend_on_the_place_in_the_tensor(function, dtype):
     for step in (1, 3, 100):
         pieces = [function(y[k : k + step], x[k : k + step]) for k in range(0, 1001, step)]
         assert torch.equal(torch.cat(pieces), whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n_rows", [1, 2, 3, 4, 5, 6, 7, 10, 31, 100])
+def test_sums_of_rows_do_not_depend_on_the_length_of_the_rows(n_rows, dtype):
+    rows = torch.randn((2, n_rows, 1001), generator=torch.Generator().manual_seed(4), dtype=dtype)
+    whole = sum_rows(rows, 1)
+    assert whole.shape == (2, 1001)
+    torch.testing.assert_close(whole, rows.sum(1), rtol=1e-5, atol=1e-5)
+    for step in (1, 3, 100):
+        pieces = [sum_rows(rows[..., k : k + step].contiguous(), 1) for k in range(0, 1001, step)]
+        assert torch.equal(torch.cat(pieces, -1), whole)
+    leaf = rows[..., :3].double().requires_grad_()
+    assert gradcheck(lambda x: sum_rows(x, -2), leaf)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffdet.kernels.panel_response import sigmoid
 from diffdet.kernels.poca_image import SIGMA_FLOOR
+from diffdet.kernels.safe_math import sum_rows
 from diffdet.kernels.statistics import quantile
 from diffdet.kernels.voxels import interval_mass
 
@@ -47,7 +48,7 @@ def central_weight(
         centres = 0.5 * (edges[1:] + edges[:-1])
         low, high = edges[0], edges[-1]
         profile = sigmoid(centres[None], 0.5 * (low + high), high - low, smooth)[0]
-        factors.append(((2 * profile - 1)[:, None] * mass).sum(0))
+        factors.append(sum_rows((2 * profile - 1)[:, None] * mass))
     return factors[0] * factors[1]
 
 
@@ -75,7 +76,9 @@ def robust_height(
     clipped = sigma_z.clamp(quantile(sigma_z.detach(), _ONE_SIGMA), quantile(sigma_z.detach(), 1 - _ONE_SIGMA))
     # in units of the smallest uncertainty, so that float32 squares neither overflow nor vanish
     w = weight * (clipped.detach().min() / clipped).square()
-    w = w.clamp_max(quantile(w.detach(), 1 - _ONE_SIGMA))
+    limit = quantile(w.detach(), 1 - _ONE_SIGMA)
+    # where nearly all muons have no weight at all, there is nothing to clip the others to
+    w = w.clamp_max(torch.where(limit > 0, limit, torch.inf))
     share = w / w.sum()
     mean = (share * z).sum()
     return mean.reshape(1), (share * (z - mean)).square().sum().reshape(1)

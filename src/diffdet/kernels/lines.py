@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffdet.kernels.safe_math import sum_rows
+
 __all__ = ["MIN_SPREAD", "UNKNOWN_VARIANCE", "ClosestApproach", "Lines", "at_plane", "closest_approach", "fit_weighted"]
 
 MIN_SPREAD = 1e-18
@@ -92,23 +94,23 @@ def fit_weighted(
     Reference: weighted linear least squares, e.g. PDG review "Statistics", eq. (40.15)-(40.17); sandwich form: White
     (1980).
     """
-    share = weight / weight.sum(-3, keepdim=True)
-    z_mean = (share * z).sum(-3, keepdim=True)
+    share = weight / sum_rows(weight, -3).unsqueeze(-3)
+    z_mean = sum_rows(share * z, -3).unsqueeze(-3)
     lever = z - z_mean
     share_lever = share * lever
-    spread = (share_lever * lever).sum(-3, keepdim=True)
-    position = (share * xy).sum(-3, keepdim=True)
+    spread = sum_rows(share_lever * lever, -3).unsqueeze(-3)
+    position = sum_rows(share * xy, -3).unsqueeze(-3)
     flat = spread < MIN_SPREAD
     coef_slope = share_lever / torch.where(flat, torch.ones_like(spread), spread)
-    slope = (coef_slope * (xy - position)).sum(-3)
+    slope = sum_rows(coef_slope * (xy - position), -3)
     noise_position = share * sigma
     noise_slope = coef_slope * sigma
-    var_slope = noise_slope.square().sum(-3)
+    var_slope = sum_rows(noise_slope.square(), -3)
     return Lines(
         position.squeeze(-3),
         slope,
-        noise_position.square().sum(-3),
-        (noise_position * noise_slope).sum(-3),
+        sum_rows(noise_position.square(), -3),
+        sum_rows(noise_position * noise_slope, -3),
         torch.where(flat.squeeze(-3), torch.full_like(var_slope, UNKNOWN_VARIANCE), var_slope),
         z_mean.squeeze(-3),
     )

@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+from diffdet.kernels.safe_math import sum_rows
+
 __all__ = ["cost", "efficiency", "log_density", "log_peak", "resolution", "response"]
 
 LOG_TWO_PI = math.log(2 * math.pi)
@@ -31,7 +33,9 @@ def log_density(xy: Tensor, mean: Tensor, sigma: Tensor) -> Tensor:
     # c clusters, d = x or y, m muons: pull (..., c, d, m) from positions (..., 1, d, m) and clusters (..., c, d, 1)
     pull = (xy.unsqueeze(-3) - mean.unsqueeze(-1)) / sigma.unsqueeze(-1)
     log_norm = LOG_TWO_PI + sigma.log().sum(-1) + math.log(mean.shape[-2])
-    return torch.logsumexp(-0.5 * pull.square().sum(-2) - log_norm.unsqueeze(-1), dim=-2)
+    terms = -0.5 * pull.square().sum(-2) - log_norm.unsqueeze(-1)
+    highest = terms.detach().amax(-2).clamp_min(torch.finfo(terms.dtype).min)
+    return highest + sum_rows(torch.exp(terms - highest.unsqueeze(-2)), -2).log()
 
 
 def log_peak(mean: Tensor, sigma: Tensor) -> Tensor:

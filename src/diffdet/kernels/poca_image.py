@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffdet.core.random import MUON_BLOCK
+from diffdet.kernels.safe_math import safe_divide, safe_sqrt
 from diffdet.kernels.voxels import signed_tail
 
 __all__ = ["PROBABILITY_FLOOR", "SIGMA_FLOOR", "axis_masses", "rms_from_sums", "voxel_probabilities", "voxel_sums"]
@@ -40,9 +41,11 @@ class _EdgeMatrices(NamedTuple):
 
 @functools.lru_cache(maxsize=32)
 def _edge_matrices(counts: tuple[int, int, int], dtype: torch.dtype, device: torch.device) -> _EdgeMatrices:
-    axis = torch.block_diag(*(torch.ones(n, 1) for n in counts))
-    step = torch.block_diag(*(torch.eye(n)[1:] - torch.eye(n)[:-1] for n in counts))
-    return _EdgeMatrices(axis.to(device, dtype), step.to(device, dtype))
+    # kept for later calls, so they must be ordinary tensors even when first asked for in inference mode
+    with torch.inference_mode(False):
+        axis = torch.block_diag(*(torch.ones(n, 1) for n in counts))
+        step = torch.block_diag(*(torch.eye(n)[1:] - torch.eye(n)[:-1] for n in counts))
+        return _EdgeMatrices(axis.to(device, dtype), step.to(device, dtype))
 
 
 def axis_masses(
@@ -57,7 +60,7 @@ def axis_masses(
     edges = (x_edges, y_edges, z_edges)
     counts = (len(x_edges), len(y_edges), len(z_edges))
     axis, step = _edge_matrices(counts, poca.dtype, poca.device)
-    t = (torch.cat(edges)[:, None] - axis @ poca) * (axis @ (1 / (sigma + SIGMA_FLOOR)))
+    t = (torch.cat(edges).to(poca.dtype)[:, None] - axis @ poca) * (axis @ (1 / (sigma + SIGMA_FLOOR)))
     side, tail = signed_tail(t)
     x, y, z = (0.5 * (step @ side - step @ tail)).split([n - 1 for n in counts])
     return x, y, z
@@ -116,17 +119,16 @@ def voxel_sums(
     columns = torch.cat([weight * values * values, weight])
     xy = (x[:, None] * y).flatten(0, 1)
     zq = (z * columns[:, None]).flatten(0, 1)
-    sums, floor = onto, columns.sum(-1, dtype=torch.float64)
-    # split, not slices: the gradient of a slice is as large as the whole
-    for zq_part, xy_part in zip(zq.split(block, -1), xy.split(block, -1), strict=True):
-        part = (zq_part @ xy_part.T).to(torch.float64)
-        sums = part if sums is None else sums.view_as(part) + part
+    sums = onto
     shape = (columns.shape[0], z.shape[0], x.shape[0], y.shape[0])
-    if sums is None:
-        return floor.new_zeros(shape)
-    return sums.reshape(shape) + PROBABILITY_FLOOR * floor[:, None, None, None]
+    # split, not slices: the gradient of a slice is as large as the whole
+    for zq_part, xy_part, part in zip(*(t.split(block, -1) for t in (zq, xy, columns)), strict=True):
+        floor = PROBABILITY_FLOOR * part.sum(-1, dtype=torch.float64)
+        of_block = (zq_part @ xy_part.T).to(torch.float64).reshape(shape) + floor[:, None, None, None]
+        sums = of_block if sums is None else sums + of_block
+    return columns.new_zeros(shape, dtype=torch.float64) if sums is None else sums
 
 
 def rms_from_sums(sums: Float[Tensor, "8 z x y"]) -> Float[Tensor, "4 z x y"]:
-    """Weighted RMS of the four variables from ``voxel_sums``."""
-    return (sums[:4] / sums[4:]).sqrt()
+    """Weighted RMS of the four variables from ``voxel_sums``; 0 where nothing has weight, as of angles that are 0."""
+    return safe_sqrt(safe_divide(sums[:4], sums[4:]))

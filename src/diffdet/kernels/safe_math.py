@@ -5,9 +5,9 @@ because masking afterwards leaves a NaN in the gradient. NaN in the input stays 
 not hide mistakes.
 
 Here too are functions whose textbook form torch rounds differently according to where an element stands in its tensor:
-on a CPU, `torch.atan2`, `torch.hypot` and `torch.sigmoid` treat what is left over behind whole vector registers with
-other code. A muon's numbers may not depend on the batch it travels in, so what is written here, with operations that
-treat every element alike, is used instead.
+on a CPU, `torch.atan2`, `torch.hypot`, `torch.sigmoid` and sums over more than four rows treat what is left over behind
+whole vector registers with other code, and products of matrices choose theirs by size. A muon's numbers may not depend
+on the batch it travels in, so what is written here, with operations that treat every element alike, is used instead.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["logistic", "safe_atan2", "safe_divide", "safe_log", "safe_norm", "safe_sqrt"]
+__all__ = ["logistic", "safe_atan2", "safe_divide", "safe_log", "safe_norm", "safe_sqrt", "sum_rows"]
 
 
 def safe_sqrt(x: Tensor) -> Tensor:
@@ -128,3 +128,26 @@ def logistic(x: Tensor) -> Tensor:
     """
     lowest = -0.9 * math.log(torch.finfo(x.dtype).max)
     return 1 / (1 + torch.exp(-x.clamp_min(lowest)))
+
+
+def sum_rows(x: Tensor, dim: int = 0) -> Tensor:
+    """Sum over a short axis that is not the last.
+
+    Unlike `torch.sum` and matrix products, it gives an element the same digits wherever it stands along the last axis:
+    rows are added in pairs, which is also the more accurate order.
+
+    Differentiable in: x.
+
+    Args:
+        x: Any shape with at least one row along ``dim``.
+        dim: Axis to sum over.
+
+    Returns:
+        Shape without that axis.
+    """
+    # up to four rows torch adds one after another, whatever their length
+    while x.shape[dim] > 4:
+        half = x.shape[dim] // 2
+        pairs = x.narrow(dim, 0, half) + x.narrow(dim, half, half)
+        x = torch.cat([pairs, x.narrow(dim, 2 * half, 1)], dim) if x.shape[dim] % 2 else pairs
+    return x.sum(dim)

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from diffdet.core.constants import MUON_MASS, SCATTER_COEF_A, SCATTER_COEF_B
+from diffdet.kernels.safe_math import sum_rows
 
 __all__ = [
     "PathMoments",
@@ -120,11 +121,11 @@ class PathScattering(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def _arm_powers(n_cells: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Powers 0, 1, 2 of the lever arm of every cell, in units of the path's length, ``(3, cell)``."""
+    """Powers 0, 1, 2 of the lever arm of every cell, in units of the path's length, ``(3, cell, 1)``."""
     # kept for later calls, so it must be an ordinary tensor even when first asked for in inference mode
     with torch.inference_mode(False):
         arms = 1 - (torch.arange(n_cells, dtype=dtype, device=device) + 0.5) / n_cells
-        return torch.stack([torch.ones_like(arms), arms, arms * arms])
+        return torch.stack([torch.ones_like(arms), arms, arms * arms])[:, :, None]
 
 
 def path_scattering(n_cells: Float[Tensor, "cell muon"], n_before: Tensor, length: Tensor) -> PathScattering:
@@ -148,7 +149,7 @@ def path_scattering(n_cells: Float[Tensor, "cell muon"], n_before: Tensor, lengt
     k = n_cells.shape[0]
     after = n_before + torch.cumsum(n_cells, 0)
     power = variance_increment(after - n_cells, n_cells)
-    total, first, second = _arm_powers(k, n_cells.dtype, n_cells.device) @ power
+    total, first, second = sum_rows(_arm_powers(k, n_cells.dtype, n_cells.device) * power, 1)
     inv_total = 1 / total.clamp_min(torch.finfo(total.dtype).tiny)
     mean = first * inv_total
     # the arms lie in [0, 1], so little cancels, and 1 / (12 k^2) is what a single cell has

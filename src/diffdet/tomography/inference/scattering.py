@@ -76,8 +76,10 @@ class ScatterBatch:
             tracks = tracks.select(keep.nonzero().squeeze(-1))
             mu.filter_muons(keep)
         self._tracks = tracks
-        # filtered with the muons, and only cut when something is asked of the hits themselves
-        self._above_below: tuple[HitBatch, HitBatch] | None = None
+        # what these muons were when the batch was made, whatever is done to ``mu`` afterwards
+        self._above_below = mu.hit_batch("above"), mu.hit_batch("below")
+        self.reco_mom = mu.reco_mom.clone()
+        """``(muons,)`` measured momentum, GeV."""
 
     def __len__(self) -> int:
         return self._tracks.lines.slope.shape[-1]
@@ -86,12 +88,11 @@ class ScatterBatch:
     @property
     def hits(self) -> dict[str, dict[str, Tensor]]:
         """Hits as ``MuonBatch.get_hits`` gives them."""
-        return self.mu.get_hits()
+        above, below = self._above_below
+        return {"above": above.to_dict(), "below": below.to_dict()}
 
     def hit_batches(self) -> tuple[HitBatch, HitBatch]:
         """Hits above and below, hit axis first and muon axis last."""
-        if self._above_below is None:
-            self._above_below = self.mu.hit_batch("above"), self.mu.hit_batch("below")
         return self._above_below
 
     def _stacked(self, key: str) -> Tensor:

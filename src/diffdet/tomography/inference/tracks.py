@@ -92,8 +92,7 @@ def pair_hits(above: HitBatch, below: HitBatch, *, generated: bool = False) -> H
     there = torch.stack([sides[0][4], sides[1][4]])
     n_hits = there.sum(1)
     # A muon without two hits on each side will be dropped; until then its fit must stay finite, or its NaN would
-    # reach the
-    # panels' gradients through the sum over muons. So it is fitted to stand-ins.
+    # reach the panels' gradients through the sum over muons. So it is fitted to stand-ins.
     enough = (n_hits >= 2).all(0)
     one = torch.ones_like(root)
     weight = torch.where(there[:, :, None], root, torch.zeros_like(root)).square()

@@ -88,6 +88,8 @@ class _MuonTable(NamedTuple):
 
 
 def _join(tables: list[_MuonTable]) -> _MuonTable:
+    if not tables:
+        raise InputError("no scatter batches were added: call `add_scatters` first")
     if len(tables) == 1:
         return tables[0]
     return _MuonTable(*(torch.cat(column, -1) for column in zip(*tables, strict=True)))
@@ -117,7 +119,6 @@ class AbsX0Inferrer(AbsVolumeInferrer):
         self._sums: Tensor | None = None
         self._pending: list[_MuonTable] = []
         self._n_seen = 0
-        self._absorbed = 0
 
     # ---- accumulation
     def add_scatters(self, scatters: ScatterBatch) -> None:
@@ -126,7 +127,6 @@ class AbsX0Inferrer(AbsVolumeInferrer):
             vars(self).pop(name, None)
         if self.retain_muons:
             super().add_scatters(scatters)
-            self._absorbed = 0
             return
         table = self._table(scatters)
         self._n_seen += table.efficiency.shape[-1]
@@ -143,7 +143,7 @@ class AbsX0Inferrer(AbsVolumeInferrer):
             scatters.poca_xyz.T,
             scatters.poca_xyz_unc.T,
             torch.stack(
-                [scatters.total_scatter[:, 0], scatters.theta_in[:, 0], scatters.theta_out[:, 0], scatters.mu.reco_mom]
+                [scatters.total_scatter[:, 0], scatters.theta_in[:, 0], scatters.theta_out[:, 0], scatters.reco_mom]
             ),
             torch.stack([scatters.total_scatter_unc[:, 0], scatters.theta_in_unc[:, 0], scatters.theta_out_unc[:, 0]]),
             self.compute_efficiency(scatters),
@@ -164,8 +164,6 @@ class AbsX0Inferrer(AbsVolumeInferrer):
     def _muons(self) -> _MuonTable:
         if not self.retain_muons:
             raise InputError("this inferrer was told to forget its muons (`retain_muons` is False)")
-        if not self.scatter_batches:
-            raise InputError("no scatter batches were added: call `add_scatters` first")
         return _join([self._table(s) for s in self.scatter_batches])
 
     # ---- per muon

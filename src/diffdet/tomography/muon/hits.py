@@ -109,7 +109,7 @@ class HitBatch:
         return cls(
             torch.where(seen, reco[:2], gen[:2])[None],
             gen[:2].contiguous()[None],
-            reco[2:3],
+            torch.where(seen, reco[2:3], gen[2:3]),
             torch.where(seen, unc[:2], one)[None],
             torch.where(seen, eff, torch.zeros_like(eff)),
             valid,

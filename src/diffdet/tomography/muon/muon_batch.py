@@ -133,8 +133,8 @@ class MuonBatch:
     def next_use(self, purpose: str) -> str:
         """Name of the next use of ``purpose``, and count it: ``"scatter/0"``, then ``"scatter/1"``, ...
 
-        Where the *number* of draws depends on which muons fly together, such as steps until the last muon has left a layer,
-        draw under a name taken once before: otherwise whatever is drawn later would depend on the batch too.
+        Where the *number* of draws depends on which muons fly together, such as steps until the last muon has left a
+        layer, draw under a name taken once before: otherwise whatever is drawn later would depend on the batch too.
         """
         k = self._n_draws.get(purpose, 0)
         self._n_draws[purpose] = k + 1
@@ -467,7 +467,7 @@ class MuonBatch:
         return new
 
     def part(self, mask: Tensor) -> MuonBatch:
-        """Copy of the muons where ``mask`` ``(N,)`` is True, without hits. What it draws counts as drawn by this batch."""
+        """Copy of the muons where ``mask`` ``(N,)`` is True, without hits. What it draws counts as drawn here too."""
         new = self.copy()
         new._n_draws = self._n_draws
         new.filter_muons(mask)
