@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from diffdet.kernels import mixtures
 from diffdet.kernels.panel_response import RESOLUTION_FLOOR
 from diffdet.tomography.core import DEVICE
 from diffdet.tomography.volume.panel import AbsPanel
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["DetectorHeatMap"]
 
@@ -244,7 +247,6 @@ class DetectorHeatMap(AbsPanel):
         self.norm.clamp_(*_NORM_RANGE)
         self._clamp_z(musigz_low[2], musigz_high[2])
 
-    @torch.no_grad()
     def plot_map(self, bpixelate: bool = False, bsavefig: bool = False, filename: str | Path | None = None) -> None:
         """Draw the map, from 2 extents left to 2 extents right of the start.
 
@@ -255,7 +257,23 @@ class DetectorHeatMap(AbsPanel):
         """
         import matplotlib.pyplot as plt
 
-        n = 40 if bpixelate else 200
+        figure, axes = plt.subplots(figsize=(4, 4), layout="constrained")
+        self.draw_map(axes, bpixelate)
+        if bsavefig:
+            figure.savefig("heatmap_plot.png" if filename is None else filename, dpi=300)
+            plt.close(figure)
+        else:
+            plt.show()
+
+    @torch.no_grad()
+    def draw_map(self, axes: Axes, pixelate: bool = False) -> None:
+        """Draw the map into axes, with a colour bar beside them.
+
+        Args:
+            axes: Where to draw.
+            pixelate: Whether to draw coarse pixels instead of filled contours.
+        """
+        n = 40 if pixelate else 200
         x, y = (
             torch.linspace(
                 centre - 2 * self.delta, centre + 2 * self.delta, n, dtype=self.mu.dtype, device=self.mu.device
@@ -264,19 +282,14 @@ class DetectorHeatMap(AbsPanel):
         )
         grid = torch.stack(torch.meshgrid(x, y, indexing="ij")).reshape(2, -1)
         values = self._shape(grid.T).square().reshape(n, n).T.cpu().numpy()
-        figure, axes = plt.subplots(figsize=(4, 4), layout="constrained")
-        if bpixelate:
-            drawn = axes.pcolormesh(x.cpu().numpy(), y.cpu().numpy(), values, cmap="plasma", shading="nearest")
+        across, up = x.cpu().numpy(), y.cpu().numpy()
+        if pixelate:
+            drawn = axes.pcolormesh(across, up, values, cmap="plasma", shading="nearest")
         else:
             levels = [k / 10 for k in range(max(9, math.ceil(10 * float(values.max()))) + 1)]
-            drawn = axes.contourf(x.cpu().numpy(), y.cpu().numpy(), values, levels=levels, cmap="plasma")
-        figure.colorbar(drawn, ax=axes, shrink=0.8, label="relative response")
+            drawn = axes.contourf(across, up, values, levels=levels, cmap="plasma")
+        axes.figure.colorbar(drawn, ax=axes, shrink=0.8, label="relative response")
         axes.set(xlabel="x [m]", ylabel="y [m]", aspect="equal")
-        if bsavefig:
-            figure.savefig("heatmap_plot.png" if filename is None else filename, dpi=300)
-            plt.close(figure)
-        else:
-            plt.show()
 
 
 def _component(value: float | Sequence[float], axis: int) -> float:

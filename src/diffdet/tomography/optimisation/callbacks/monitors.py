@@ -162,8 +162,10 @@ class MetricLogger(Callback):
         """Write the animation."""
         self._snapshot()
         if self._frames and self.gif_filename is not None:
+            from diffdet.tomography.plotting.animation import animated_gif
+
             folder = storage.make_folder(Path("." if self._fit.cb_savepath is None else self._fit.cb_savepath))
-            storage.write_bytes(folder / self.gif_filename, _animation(self._frames, self.gif_length))
+            storage.write_bytes(folder / self.gif_filename, animated_gif(self._frames, self.gif_length))
         self._frames = []
 
     def release(self) -> None:
@@ -347,16 +349,3 @@ class PanelMetricLogger(MetricLogger):
 def _number(value: Any) -> float:
     """A loss, of whatever shape, as a number."""
     return float(value.detach().sum()) if hasattr(value, "detach") else float(value)
-
-
-def _animation(frames: list[bytes], length: float) -> bytes:
-    """Pictures in PNG to an animated GIF of so many seconds."""
-    from PIL import Image
-
-    pictures = [Image.open(io.BytesIO(frame)).convert("P", palette=Image.Palette.ADAPTIVE) for frame in frames]
-    size = pictures[-1].size
-    pictures = [picture if picture.size == size else picture.resize(size) for picture in pictures]
-    out = io.BytesIO()
-    duration = max(20, round(1000 * length / len(pictures)))
-    pictures[0].save(out, format="GIF", save_all=True, append_images=pictures[1:], duration=duration, loop=0)
-    return out.getvalue()
