@@ -92,6 +92,31 @@ def test_a_folder_that_is_not_there(tmp_path):
         appearance.present(appearance.new_figure(2, 1), tmp_path / "nowhere" / "a.png")
 
 
+@pytest.mark.parametrize("somebody", [True, False])
+def test_figures_are_shown_where_somebody_can_see_them(monkeypatch, somebody):
+    shown = []
+    monkeypatch.setattr(appearance, "is_interactive", lambda: somebody)
+    monkeypatch.setattr(plt, "show", lambda: shown.extend(plt.get_fignums()))
+    appearance.present(appearance.new_figure(1, 1))
+    assert len(shown) == somebody
+    plt.close("all")
+
+
+@pytest.mark.parametrize(
+    ("backend", "somebody"),
+    [
+        ("agg", False),
+        ("svg", False),
+        ("PDF", False),
+        ("tkagg", True),
+        ("module://matplotlib_inline.backend_inline", True),
+    ],
+)
+def test_windows_and_notebooks_are_told_from_files(monkeypatch, backend, somebody):
+    monkeypatch.setattr(mpl, "get_backend", lambda: backend)
+    assert appearance.is_interactive() == somebody
+
+
 def test_figures_that_nobody_sees_are_not_kept():
     for _ in range(25):  # pyplot warns from the 21st figure on that is left open, and warnings are errors here
         appearance.new_figure(1, 1)

@@ -9,4 +9,5 @@ from diffdet.tomography.volume.panel import AbsPanel as AbsPanel
 from diffdet.tomography.volume.panel import DetectorPanel as DetectorPanel
 from diffdet.tomography.volume.panel import SigmoidDetectorPanel as SigmoidDetectorPanel
 from diffdet.tomography.volume.scatter_model import AbsScatterModel as AbsScatterModel
+from diffdet.tomography.volume.scatter_model import PgeantScatterModel as PgeantScatterModel
 from diffdet.tomography.volume.volume import Volume as Volume
