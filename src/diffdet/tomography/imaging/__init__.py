@@ -24,6 +24,9 @@ from diffdet.core.errors import InputError
 from diffdet.kernels.imaging import VoxelGrid as VoxelGrid
 from diffdet.tomography.imaging.base import AbsImager as AbsImager
 from diffdet.tomography.imaging.base import Progress as Progress
+from diffdet.tomography.imaging.files import read_image as read_image
+from diffdet.tomography.imaging.files import save_image as save_image
+from diffdet.tomography.imaging.files import save_vtk as save_vtk
 from diffdet.tomography.imaging.image import VoxelImage as VoxelImage
 from diffdet.tomography.imaging.image import make_grid as make_grid
 from diffdet.tomography.imaging.mlem import MlemImager as MlemImager

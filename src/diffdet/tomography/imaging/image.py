@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from diffdet.core.checks import check_multiple
+from diffdet.kernels import voxels
 from diffdet.kernels.imaging import VoxelGrid
 
 __all__ = ["VoxelImage", "make_grid"]
@@ -74,6 +75,13 @@ class VoxelImage:
     def x0_unc(self) -> Tensor:
         """``(z, x, y)`` standard deviation of X0 to first order, X0^2 times that of the density, m."""
         return torch.where(self.x0.isinf(), self.x0, self.x0.square() * self.inverse_x0_unc)
+
+    @property
+    def edges(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Faces of the voxels in x ``(nx + 1,)``, y and z, m."""
+        low, counts, size = self.grid
+        x, y, z = (voxels.edges(low[k], counts[k], size, dtype=torch.float64) for k in range(3))
+        return x, y, z
 
     @property
     def exposure(self) -> float:
