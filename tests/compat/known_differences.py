@@ -355,7 +355,7 @@ GEOMETRY = [
     ),
     KnownDifference(
         path="diffdet.tomography.volume.volume.Volume.xyz_edges",
-        old="rounds z to multiples of the voxel edge: a block from 0.75 to 1.05 m has two edges of 0.1 m for three layers",
+        old="rounds z to multiples of the voxel edge: a block from 0.75 to 1.05 m has two edges for three layers",
         ours="counts edges from the bottom of the block",
         why="a block may stand anywhere",
         test="tests/kernels/test_voxels.py::test_a_block_that_starts_off_the_grid_has_all_its_edges",
