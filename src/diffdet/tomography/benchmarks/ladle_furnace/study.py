@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from diffdet.core.checks import check_positive
 from diffdet.core.errors import NoHitsError
-from diffdet.core.random import Stream
+from diffdet.core.random import key_seed
 from diffdet.kernels.fill_level import fit_correction
 from diffdet.tomography.benchmarks.ladle_furnace.data import LadleFurnacePassiveGenerator
 from diffdet.tomography.benchmarks.ladle_furnace.inference import PocaZLadleFurnaceFillLevelInferrer
@@ -130,7 +130,7 @@ def evaluate_detector(
         volume,
         opts={},
         partial_volume_inferrer=partial(PocaZLadleFurnaceFillLevelInferrer, smooth=smooth),
-        seed=Stream(seed, "ladle furnace evaluation").generator().initial_seed(),
+        seed=key_seed(seed, "ladle furnace evaluation"),
     )
     n_all = n_calibration_repeats + n_repeats
     layouts = fixed_fill_levels(volume, heights, n_all)
