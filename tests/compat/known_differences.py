@@ -322,6 +322,13 @@ PLOTTING = [
         test=f"{_PLOTTING}/test_volume.py::test_limits_labels_scale_and_legend",
     ),
     KnownDifference(
+        path="diffdet.tomography.volume.volume.Volume.draw",
+        old="raises TypeError for heat maps",
+        ours="draws any panel that says where it is and how wide; a heat map at four standard deviations",
+        why="every apparatus can be looked at",
+        test=f"{_PLOTTING}/test_volume.py::test_heat_maps_are_drawn_at_their_effective_size",
+    ),
+    KnownDifference(
         path="diffdet.tomography.plotting.predictions.plot_pred_true_x0",
         old="colours X0 linearly, so that air (304 m) hides everything else",
         ours="colours it by its logarithm where it spans more than a factor of 20",

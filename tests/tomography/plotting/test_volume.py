@@ -12,7 +12,10 @@ from torch import nn
 
 from diffdet.core.errors import InputError, NotSupportedError
 from diffdet.tomography.plotting.volume import draw_volume, panel_rectangle
+from diffdet.tomography.volume.heatmap import DetectorHeatMap
+from diffdet.tomography.volume.layer import PanelDetectorLayer
 from diffdet.tomography.volume.panel import AbsPanel
+from diffdet.tomography.volume.volume import Volume
 
 LIMITS = {"xlim": (-0.5, 1.5), "ylim": (-0.4, 1.0), "zlim": (-0.1, 1.2)}
 
@@ -117,6 +120,17 @@ def test_volume_draw_and_saving(volume, tmp_path):
 def test_limits_that_make_no_range(volume, bad):
     with pytest.raises(InputError, match="`ylim` must be"):
         draw_volume(volume, **{**LIMITS, "ylim": bad})
+
+
+def test_heat_maps_are_drawn_at_their_effective_size():
+    panel = DetectorHeatMap(res=1e4, eff=0.9, init_xyz=(0.5, 0.4, 0.9), init_xy_span=(0.0, 0.5))
+    lw = torch.tensor([1.0, 0.6])
+    volume = Volume([PanelDetectorLayer("above", lw=lw, z=1.0, size=0.3, panels=[panel])])
+    axes = draw_volume(volume, xlim=(-2, 2), ylim=(-2, 2), zlim=(0, 1))
+    ((low, high),) = solids(axes, "panel")
+    expected = panel.get_scaled_xy_span().detach().numpy()
+    assert high[:2] - low[:2] == pytest.approx(expected, rel=1e-5)
+    assert (high + low) / 2 == pytest.approx([*panel.mu.detach().mean(0).tolist(), 0.9], abs=1e-5)
 
 
 class Strip(AbsPanel):

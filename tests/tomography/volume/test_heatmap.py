@@ -219,6 +219,16 @@ def test_state_is_saved_once_and_old_states_load():
     assert torch.equal(copy.deepcopy(panel).sig, panel.sig)
 
 
+def test_effective_widths_are_four_standard_deviations_of_the_mixture():
+    panel = make_map(generator=Stream(1).generator())
+    generator = torch.Generator().manual_seed(0)
+    cluster = torch.randint(0, panel.n_cluster, (200_000,), generator=generator)
+    noise = torch.randn((200_000, 2), generator=generator)
+    drawn = panel.mu[cluster] + panel.sig[cluster] * noise
+    # the standard deviation of 2e5 numbers is known to 0.16 %
+    assert torch.allclose(panel.get_scaled_xy_span(), 4 * drawn.std(0), rtol=0.01)
+
+
 @pytest.mark.parametrize("pixelate", [False, True])
 def test_the_map_can_be_drawn(pixelate, tmp_path):
     file = tmp_path / "map.png"

@@ -30,6 +30,7 @@ __all__ = [
     "PALETTE",
     "TICK_SIZE",
     "W_MID",
+    "close",
     "new_figure",
     "present",
     "save",
@@ -66,6 +67,8 @@ MISSING: Final = "#D9D9D9"
 FACE_ALPHA: Final = 0.2
 """Opacity of faces through which something else is to be seen."""
 
+_DPI: Final = 150
+
 
 @contextmanager
 def style(scale: float = 1.0) -> Iterator[None]:
@@ -95,7 +98,7 @@ def style(scale: float = 1.0) -> Iterator[None]:
         "image.cmap": CMAP,
         "legend.frameon": False,
         "lines.linewidth": 2.0,
-        "savefig.dpi": 150,
+        "savefig.dpi": _DPI,
         "pdf.fonttype": 42,  # text stays text in the file
     }
     with mpl.rc_context(settings):
@@ -152,8 +155,18 @@ def present(figure: Figure, savename: str | os.PathLike[str] | None = None) -> N
         plt.show()
 
 
-def save(figure: Figure, savename: str | os.PathLike[str]) -> None:
-    """Write a figure to a file, whole or not at all; see `present`."""
+def save(figure: Figure, savename: str | os.PathLike[str], *, dpi: float | None = None) -> None:
+    """Write a figure to a file, whole or not at all.
+
+    Args:
+        figure: A finished figure.
+        savename: See `present`.
+        dpi: Pixels per inch; the style's, 150, when None.
+
+    Raises:
+        InputError: If matplotlib writes no format of that suffix.
+        StorageError: If the file cannot be written.
+    """
     path = Path(savename)
     formats = figure.canvas.get_supported_filetypes()
     kind = path.suffix.lower().removeprefix(".")
@@ -162,4 +175,12 @@ def save(figure: Figure, savename: str | os.PathLike[str]) -> None:
     if kind not in formats:
         raise InputError(f"`savename` must end in one of {', '.join(sorted(formats))}; got {str(savename)!r}")
     with replacing(path) as temporary:
-        figure.savefig(temporary, format=kind)
+        figure.savefig(temporary, format=kind, dpi=_DPI if dpi is None else dpi)
+
+
+def close(figure: Figure) -> None:
+    """Let go of a figure that need not be shown any more."""
+    if is_interactive():
+        import matplotlib.pyplot as plt
+
+        plt.close(figure)

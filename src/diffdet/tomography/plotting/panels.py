@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from diffdet.tomography.plotting.appearance import PALETTE
+from diffdet.tomography.plotting.volume import panel_rectangle
 from diffdet.tomography.volume.layer import AbsDetectorLayer
-from diffdet.tomography.volume.panel import AbsPanel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,17 +16,11 @@ if TYPE_CHECKING:
 __all__ = ["draw_layer", "draw_response"]
 
 
-def _centre_and_span(panel: AbsPanel) -> tuple[list[float], list[float]]:
-    """Centre and effective widths of a panel in x and y, m."""
-    parameters = panel.response_parameters()
-    return parameters["centre"].detach().tolist(), parameters["span"].detach().tolist()
-
-
 def draw_layer(layer: AbsDetectorLayer, footprint: tuple[float, float], front: Axes, side: Axes, above: Axes) -> None:
-    """Draw the panels of a layer in x-z, y-z and x-y.
+    """Draw the panels of a layer in x-z, y-z and x-y, at their effective size.
 
     Args:
-        layer: Layer whose panels have a centre and a span.
+        layer: Layer whose panels say where they are, see `panel_rectangle`.
         footprint: Extent of the passive block in x and y, m, hatched.
         front: Where to draw x-z.
         side: Where to draw y-z.
@@ -33,23 +28,32 @@ def draw_layer(layer: AbsDetectorLayer, footprint: tuple[float, float], front: A
     """
     from matplotlib.patches import Rectangle
 
-    for number, panel in enumerate(layer.yield_panels()):
-        centre, span = _centre_and_span(panel)
-        z = float(panel.z.detach())
-        colour = f"C{number % 10}"
-        for k, axis in enumerate((front, side)):
-            axis.plot([centre[k] - span[k] / 2, centre[k] + span[k] / 2], [z, z], color=colour, lw=2)
-        corner = (centre[0] - span[0] / 2, centre[1] - span[1] / 2)
-        above.add_patch(Rectangle(corner, *span, fill=False, color=colour, lw=2))
-    above.add_patch(Rectangle((0, 0), *footprint, fill=False, hatch="//", color="grey", alpha=0.4))
-    for axis, (first, second) in zip((front, side, above), ("xz", "yz", "xy"), strict=True):
-        axis.set_xlabel(f"{first} [m]")
-        axis.set_ylabel(f"{second} [m]")
+    boxes = [panel_rectangle(panel) for panel in layer.yield_panels()]
+    colours = list(PALETTE.values())
+    for number, box in enumerate(boxes):
+        colour = colours[number % len(colours)]
+        for axis, side_range in ((front, box[0]), (side, box[1])):
+            axis.plot(side_range, box[2], color=colour, lw=2.5, label=f"panel {number}")
+        (left, right), (low, high), _ = box
+        # panels of one size lie on top of each other: the first is drawn thickest, so that all can be seen
+        width = 1.5 + 1.5 * (len(boxes) - 1 - number)
+        above.add_patch(Rectangle((left, low), right - left, high - low, fill=False, color=colour, lw=width))
+    above.add_patch(Rectangle((0, 0), *footprint, fill=False, hatch="//", color="0.6", alpha=0.4, zorder=0.5))
+    ranges = [
+        _with_room(min(0.0, *(box[k][0] for box in boxes)), max(footprint[k], *(box[k][1] for box in boxes)))
+        for k in range(2)
+    ]
+    heights = _with_room(layer.bottom, layer.top)
+    front.set(xlabel="x [m]", ylabel="z [m]", xlim=ranges[0], ylim=heights)
+    side.set(xlabel="y [m]", ylabel="z [m]", xlim=ranges[1], ylim=heights)
+    above.set(xlabel="x [m]", ylabel="y [m]", xlim=ranges[0], ylim=ranges[1], aspect="equal")
     front.set_title(layer.pos.capitalize(), loc="left")
-    for axis in (front, side):
-        axis.set_ylim(layer.bottom, layer.top)
-    above.autoscale_view()
-    above.set_aspect("equal")
+
+
+def _with_room(low: float, high: float) -> tuple[float, float]:
+    """A range with a little room, so that lines on its ends are seen whole."""
+    room = 0.04 * (high - low)
+    return low - room, high + room
 
 
 def draw_response(layer: AbsDetectorLayer, axis: Axes) -> None:
@@ -67,7 +71,7 @@ def draw_response(layer: AbsDetectorLayer, axis: Axes) -> None:
     shaped = {name: value.detach().reshape(-1, 1) for name, value in parameters.items()}
     with torch.no_grad():
         resolution = panel.response(line, **shaped)[0][0] / nominal
-    axis.plot(position.cpu().numpy(), resolution.cpu().numpy())
+    axis.plot(position.cpu().numpy(), resolution.cpu().numpy(), color=PALETTE["blue"])
     axis.axvspan(-1, 1, color="grey", alpha=0.2)
     axis.set_ylim(0, 1.05)
     axis.set_xlabel("Position [half widths]")

@@ -137,6 +137,11 @@ class DetectorHeatMap(AbsPanel):
         """Mean y of the clusters, ``()`` m."""
         return self.mu[:, 1].mean()
 
+    def get_scaled_xy_span(self) -> Tensor:
+        """``(2,)`` effective widths, m: four standard deviations of the mixture, as a Gaussian panel has."""
+        variance = self.mu.var(0, unbiased=False) + self.sig.square().mean(0)
+        return 4 * variance.sqrt()
+
     def parameter_families(self) -> dict[str, nn.Parameter]:  # noqa: D102
         return {"mu": self.mu, "norm": self.norm, "sig": self.sig, "z_pos": self.z}
 
@@ -255,15 +260,16 @@ class DetectorHeatMap(AbsPanel):
             bsavefig: Whether to save the figure and close it, instead of showing it.
             filename: Where to save; None for ``heatmap_plot.png``.
         """
-        import matplotlib.pyplot as plt
+        from diffdet.tomography.plotting import appearance
 
-        figure, axes = plt.subplots(figsize=(4, 4), layout="constrained")
-        self.draw_map(axes, bpixelate)
+        with appearance.style(0.5):
+            figure = appearance.new_figure(4, 4)
+            self.draw_map(figure.add_subplot(), bpixelate)
         if bsavefig:
-            figure.savefig("heatmap_plot.png" if filename is None else filename, dpi=300)
-            plt.close(figure)
+            appearance.save(figure, "heatmap_plot.png" if filename is None else filename, dpi=300)
+            appearance.close(figure)
         else:
-            plt.show()
+            appearance.present(figure)
 
     @torch.no_grad()
     def draw_map(self, axes: Axes, pixelate: bool = False) -> None:
@@ -288,7 +294,7 @@ class DetectorHeatMap(AbsPanel):
         else:
             levels = [k / 10 for k in range(max(9, math.ceil(10 * float(values.max()))) + 1)]
             drawn = axes.contourf(across, up, values, levels=levels, cmap="plasma")
-        axes.figure.colorbar(drawn, ax=axes, shrink=0.8, label="relative response")
+        axes.figure.colorbar(drawn, ax=axes, shrink=0.7, label="relative response")
         axes.set(xlabel="x [m]", ylabel="y [m]", aspect="equal")
 
 
