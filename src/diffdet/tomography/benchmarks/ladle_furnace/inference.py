@@ -10,6 +10,7 @@ from torch import Tensor
 from diffdet.core.checks import check_positive
 from diffdet.core.errors import InputError
 from diffdet.kernels import fill_level
+from diffdet.tomography.benchmarks.ladle_furnace._correction import LinearCorrectionCallback as LinearCorrectionCallback
 from diffdet.tomography.benchmarks.ladle_furnace._edge_detection import (
     EdgeDetLadleFurnaceFillLevelInferrer as EdgeDetLadleFurnaceFillLevelInferrer,
 )
@@ -17,7 +18,7 @@ from diffdet.tomography.inference.scattering import ScatterBatch
 from diffdet.tomography.inference.volume import AbsVolumeInferrer, panel_efficiency
 from diffdet.tomography.volume.volume import Volume
 
-__all__ = ["EdgeDetLadleFurnaceFillLevelInferrer", "PocaZLadleFurnaceFillLevelInferrer"]
+__all__ = ["EdgeDetLadleFurnaceFillLevelInferrer", "LinearCorrectionCallback", "PocaZLadleFurnaceFillLevelInferrer"]
 
 
 class PocaZLadleFurnaceFillLevelInferrer(AbsVolumeInferrer):
