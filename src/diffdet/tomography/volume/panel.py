@@ -49,7 +49,7 @@ class AbsPanel(nn.Module, metaclass=ABCMeta):
 
     type_label: ClassVar[str] = "panel"
     realistic_validation: bool = True
-    z: Tensor
+    z: Any  # Parameter or buffer, as the class decides
     number: int = 0
     """Place of the panel in its layer's list; set by the layer."""
 
@@ -229,7 +229,7 @@ class DetectorPanel(AbsPanel):
     """
 
     xy: nn.Parameter
-    z: nn.Parameter  # pyright: ignore[reportIncompatibleVariableOverride]
+    z: nn.Parameter
     xy_span: nn.Parameter
     m2_cost: Tensor
     resolution: Tensor

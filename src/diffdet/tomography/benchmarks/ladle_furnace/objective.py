@@ -25,20 +25,26 @@ class CorrectedErrorLoss(Callback):
     different targets.
     """
 
+    transient = ("_rows", "_n_blind")
+
     def __init__(self) -> None:
         super().__init__()
         self._rows: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._n_blind = 0
 
     def on_volume_batch_begin(self) -> None:
         """Forget the last batch."""
-        self._rows = []
+        self._rows, self._n_blind = [], 0
 
     def on_x0_pred_end(self) -> None:
         """Note a volume's prediction, its variance and its target."""
-        params = self.wrapper.fit_params
-        if params.pred is None or params.state == "test":
+        params = self._fit
+        if params.state == "test":
             return
-        target = self.wrapper.volume.target
+        if params.pred is None:
+            self._n_blind += 1
+            return
+        target = self._wrapper.volume.target
         if target is None:
             raise InputError("`CorrectedErrorLoss` needs volumes with a target; the loaded one has none")
         variance = getattr(params.volume_inferrer, "pred_height_var", None)
@@ -53,13 +59,15 @@ class CorrectedErrorLoss(Callback):
 
     def on_volume_batch_end(self) -> None:
         """Set the mean loss."""
-        n_targets = len({float(row[2]) for row in self._rows})
-        if len(self._rows) < 3 or n_targets < 2:
+        rows, self._rows = self._rows, []
+        n_targets = len({float(row[2]) for row in rows})
+        if len(rows) >= 3 and n_targets >= 2:
+            prediction, variance, target = (torch.stack(column) for column in zip(*rows, strict=True))
+            self._fit.mean_loss = corrected_error(prediction, variance, target)
+            return
+        self._fit.mean_loss = None
+        if self._n_blind == 0:  # otherwise the detector sees next to nothing: the step says so and goes on
             raise InputError(
-                f"`CorrectedErrorLoss` needs at least three predictions of two different targets in a "
-                f"batch of volumes; given: "
-                f"{len(self._rows)} predictions of {n_targets} targets"
+                f"`CorrectedErrorLoss` needs at least three volumes of two different targets in a batch; given: "
+                f"{len(rows)} of {n_targets}. Raise `passive_bs`"
             )
-        prediction, variance, target = (torch.stack(column) for column in zip(*self._rows, strict=True))
-        self.wrapper.fit_params.mean_loss = corrected_error(prediction, variance, target)
-        self._rows = []

@@ -15,10 +15,9 @@ from diffdet.core.random import key_seed
 from diffdet.kernels.fill_level import fit_correction
 from diffdet.tomography.benchmarks.ladle_furnace.data import LadleFurnacePassiveGenerator
 from diffdet.tomography.benchmarks.ladle_furnace.inference import PocaZLadleFurnaceFillLevelInferrer
-from diffdet.tomography.core import RadLengthFunc
 from diffdet.tomography.optimisation.callbacks.data_callbacks import MuonResampler
 from diffdet.tomography.optimisation.callbacks.pred_callbacks import VolumeTargetPredHandler
-from diffdet.tomography.optimisation.data.passives import PassiveYielder
+from diffdet.tomography.optimisation.data.passives import Passive, PassiveYielder
 from diffdet.tomography.optimisation.wrapper.volume_wrapper import ArbVolumeWrapper
 from diffdet.tomography.volume.volume import Volume
 
@@ -76,7 +75,7 @@ class FillLevelResult:
 
 def fixed_fill_levels(
     volume: Volume, heights: Sequence[float], n_repeats: int, *, slag: float = SLAG_THICKNESS
-) -> list[tuple[RadLengthFunc, Tensor]]:
+) -> list[Passive]:
     """Layouts of given fill heights, each ``n_repeats`` times, with their targets.
 
     Args:
