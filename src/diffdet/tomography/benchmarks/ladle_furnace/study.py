@@ -142,12 +142,10 @@ def evaluate_detector(
         volume.train(was_training)
     if progress is not None:
         progress(1.0)
-    if any(pred is None for pred, _ in found):
-        raise NoHitsError(
-            f"{sum(pred is None for pred, _ in found)} of {len(found)} volumes gave no prediction: no "
-            f"muon has two hits above and below"
-        )
     raw = torch.tensor([float(pred.reshape(-1)[0]) for pred, _ in found], dtype=torch.float64)
+    n_blind = int(raw.isnan().sum())
+    if n_blind:
+        raise NoHitsError(f"{n_blind} of {len(found)} volumes gave no prediction: no muon has two hits above and below")
     targets = torch.tensor([float(target.reshape(-1)[0]) for _, target in found], dtype=torch.float64)
     cut = n_calibration_repeats * len(heights)
     weight, bias = fit_correction(raw[:cut], targets[:cut])
