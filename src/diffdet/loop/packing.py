@@ -24,7 +24,16 @@ from diffdet._version import __version__
 from diffdet.core import storage
 from diffdet.core.errors import CheckpointError, FileDamagedError, StorageError, VersionError
 
-__all__ = ["load_file", "pack", "read_bytes", "save_file", "tensors_from_bytes", "tensors_to_bytes", "unpack"]
+__all__ = [
+    "load_file",
+    "looks_like_safetensors",
+    "pack",
+    "read_bytes",
+    "save_file",
+    "tensors_from_bytes",
+    "tensors_to_bytes",
+    "unpack",
+]
 
 FILE_FORMAT: Final = "diffdet-state"
 FILE_VERSION: Final = 1
@@ -126,6 +135,11 @@ def tensors_from_bytes(data: bytes, path: Path) -> dict[str, Tensor]:
         return safetensors.torch.load(data)
     except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError, OverflowError) as error:
         raise FileDamagedError(f"`{path}` is damaged or no safetensors file: {error}") from error
+
+
+def looks_like_safetensors(data: bytes) -> bool:
+    """Whether some content begins as a safetensors file does: the length of a JSON object, then that object."""
+    return data[8:9] == b"{" and int.from_bytes(data[:8], "little") <= len(data) - 8
 
 
 def read_bytes(path: Path) -> bytes:

@@ -15,7 +15,7 @@ class EvalMetric(Callback):
     Args:
         lower_metric_better: Whether a lower value is better.
         name: Name of the metric; that of the class where None.
-        main_metric: Whether it is the main metric. A fit has one: where several are marked, the last one stays.
+        main_metric: Whether it is the main metric. A fit has one: where several are marked, the first one stays.
     """
 
     saved = ("metric", "main_metric")

@@ -34,7 +34,8 @@ def load_wrapper(name: str | Path, volume: Volume, opts: Mapping[str, Optimizer]
     """Load a volume's parameters and its optimisers; see `AbsVolumeWrapper.load`."""
     path = Path(name)
     data = packing.read_bytes(path)
-    state = _read_foreign(data, path) if data.startswith(_FOREIGN) else packing.load_file(path, KIND)
+    foreign = data.startswith(_FOREIGN) and not packing.looks_like_safetensors(data)
+    state = _read_foreign(data, path) if foreign else packing.load_file(path, KIND)
     # The volume is loaded last: a file whose optimisers do not fit leaves it as it was.
     load_optimisers(opts, state["opts"])
     load_volume(volume, state["volume"])
