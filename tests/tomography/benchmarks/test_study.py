@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from diffdet.core.errors import InputError, NoHitsError
+from diffdet.core.errors import InputError, NoHitsError, NoMuonsWarning
 from diffdet.kernels.fill_level import corrected_error
 from diffdet.tomography.benchmarks.ladle_furnace.objective import CorrectedErrorLoss
 from diffdet.tomography.benchmarks.ladle_furnace.study import (
@@ -106,5 +106,5 @@ def test_a_detector_that_sees_nothing_is_told_as_such():
     with torch.no_grad():
         for panel in volume.yield_panels():
             panel.xy.fill_(-40.0)
-    with pytest.warns(UserWarning), pytest.raises(NoHitsError, match="gave no prediction"):
+    with pytest.warns(NoMuonsWarning), pytest.raises(NoHitsError, match="gave no prediction"):
         evaluate_detector(volume, seed=1, n_muons=100, n_repeats=1, n_calibration_repeats=1)
