@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from diffdet.core.errors import InputError
 from diffdet.kernels.lines import Lines
 
 __all__ = ["line_covariance", "line_variance", "propagate"]
@@ -28,6 +29,9 @@ def line_variance(d_position: Tensor | None, d_slope: Tensor | None, lines: Line
 
     Returns:
         ``(..., muon)`` variance in the square of the function's unit.
+
+    Raises:
+        InputError: neither derivative is given.
     """
     terms = None
     if d_position is not None:
@@ -36,7 +40,9 @@ def line_variance(d_position: Tensor | None, d_slope: Tensor | None, lines: Line
         slopes = d_slope.square() * lines.var_slope
         terms = slopes if terms is None else terms + slopes
     if terms is None:
-        raise ValueError("a function of no line parameter has no propagated variance")
+        raise InputError(
+            "derivatives by positions, by slopes or both must be given; got None for `d_position` and `d_slope`"
+        )
     if d_position is not None and d_slope is not None:
         terms = terms + 2 * d_position * d_slope * lines.cov
     return terms.sum(-2)
