@@ -187,6 +187,11 @@ def polar_from_projected(
     return torch.where(exists, theta, nan), torch.where(exists, phi, nan)
 
 
+def clockwise(v: Float[Tensor, "2 *shape"]) -> Float[Tensor, "2 *shape"]:
+    """Vectors of a plane turned by -90 degrees, (v_y, -v_x)."""
+    return torch.stack([v[1], -v[0]])
+
+
 def angle_between(a: Float[Tensor, "3 *shape"], b: Float[Tensor, "3 *shape"]) -> Float[Tensor, "*shape"]:
     """Angle between two vectors, atan2(|a x b|, a . b).
 

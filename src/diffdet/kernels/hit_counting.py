@@ -9,7 +9,7 @@ from torch import Tensor
 __all__ = ["at_least_two"]
 
 
-def at_least_two(efficiency: Float[Tensor, "hit muon"]) -> Float[Tensor, " muon"]:
+def at_least_two(efficiency: Float[Tensor, "hit *of muon"]) -> Float[Tensor, "*of muon"]:
     """Probability that at least two of several independent hits are recorded.
 
     Recursion over the hits for "none", "one" and "two or more": every term is positive, so nothing cancels - the
@@ -18,16 +18,16 @@ def at_least_two(efficiency: Float[Tensor, "hit muon"]) -> Float[Tensor, " muon"
     Differentiable in: efficiency.
 
     Args:
-        efficiency: probability of each hit, in [0, 1].
+        efficiency: probability of each hit, in [0, 1]; at least one hit, any number of groups of hits per muon.
 
     Returns:
         Probability; zero where there are fewer than two hits.
     """
-    none = torch.ones_like(efficiency[0])
-    one, two = torch.zeros_like(none), torch.zeros_like(none)
-    for hit in efficiency.unbind(0):
-        two = two + one * hit
+    first, *others = efficiency.unbind(0)
+    none, one, two = 1 - first, first, torch.zeros_like(first)
+    for hit in others:
         miss = 1 - hit
-        one = one * miss + none * hit
+        two = torch.addcmul(two, one, hit)
+        one = torch.addcmul(one * miss, none, hit)
         none = none * miss
     return two

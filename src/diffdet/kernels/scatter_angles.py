@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from diffdet.kernels.safe_math import safe_atan2, safe_norm
+from diffdet.kernels.angles import clockwise
+from diffdet.kernels.safe_math import safe_atan2, safe_norm, safe_sqrt
 
 __all__ = ["azimuth", "polar", "projected", "total_scatter"]
 
@@ -20,9 +21,9 @@ __all__ = ["azimuth", "polar", "projected", "total_scatter"]
 def total_scatter(slope: Float[Tensor, "4 muon"]) -> tuple[Tensor, Tensor]:
     """Angle between the incoming and the outgoing track, and its derivatives by the four slopes.
 
-    psi = atan2(|v_in x v_out|, v_in . v_out) with v = (b_x, b_y, 1). With d the difference and b the mean of the
-    slopes,
-    |v_in x v_out|^2 = d^2 + (d_x b_y - d_y b_x)^2, which does not cancel for small angles.
+    psi = atan2(|v_in x v_out|, v_in . v_out) with v = (b_x, b_y, 1), by the tangent of half of it, s / (c + |(s, c)|).
+    With d the difference and b the mean of the slopes, s^2 = |v_in x v_out|^2 = d^2 + (d_x b_y - d_y b_x)^2, which does
+    not cancel for small angles, and c = 1 + b^2 - d^2 / 4.
 
     Differentiable in: slope. At psi = 0 exactly the angle has a cone point: value 0, derivative 0.
 
@@ -34,32 +35,34 @@ def total_scatter(slope: Float[Tensor, "4 muon"]) -> tuple[Tensor, Tensor]:
     """
     d = slope[2:] - slope[:2]
     b = 0.5 * (slope[2:] + slope[:2])
-    dn = d[0] * b[1] - d[1] * b[0]
-    sine = safe_norm(torch.cat([d, dn[None]]), dim=0)
-    b2, d2 = (b * b).sum(0), (d * d).sum(0)
-    cosine = 1 + b2 - 0.25 * d2
-    angle = safe_atan2(sine, cosine)
-    inv_norm = 1 / (sine * sine + cosine * cosine)
-    tiny = torch.finfo(slope.dtype).tiny
-    along = cosine * inv_norm / sine.clamp_min(tiny)
-    n = torch.stack([b[1], -b[0]])
-    turned = torch.stack([-d[1], d[0]])
-    by_d = along * (d + dn * n) + 0.5 * sine * inv_norm * d
-    by_b = 0.5 * (along * dn * turned - 2 * sine * inv_norm * b)
+    n = clockwise(b)
+    dn = (d * n).sum(0)
+    d2 = (d * d).sum(0)
+    sine2 = torch.addcmul(d2, dn, dn)
+    sine = safe_sqrt(sine2)
+    cosine = 1 + (b * b).sum(0) - 0.25 * d2
+    norm2 = torch.addcmul(sine2, cosine, cosine)
+    angle = 2 * torch.atan(sine / (cosine + norm2.sqrt()))
+    inv_norm2 = 1 / norm2
+    # d psi = (c ds - s dc) / (s^2 + c^2); where s is 0, so are d and dn
+    by_sine = cosine * inv_norm2 / sine.clamp_min(torch.finfo(slope.dtype).tiny)
+    by_cosine = sine * inv_norm2
+    by_d = by_sine * torch.addcmul(d, dn, n) + 0.5 * by_cosine * d
+    by_b = -0.5 * by_sine * dn * clockwise(d) - by_cosine * b
     return angle, torch.cat([by_b - by_d, by_b + by_d])
 
 
-def polar(slope: Float[Tensor, "2 muon"]) -> tuple[Tensor, Tensor]:
+def polar(slope: Float[Tensor, "2 *of muon"]) -> tuple[Tensor, Tensor]:
     """Polar angle with respect to -z and its derivatives by the two slopes.
 
     theta = atan |b|. At b = 0 the derivative is taken along x: the uncertainty of a vertical track's polar angle is
     then that of one projected slope, instead of undefined.
 
     Args:
-        slope: dx/dz and dy/dz.
+        slope: dx/dz and dy/dz of any number of tracks per muon.
 
     Returns:
-        ``(muon,)`` theta in [0, pi/2), rad, and ``(2, muon)`` derivatives.
+        ``(*of, muon)`` theta in [0, pi/2), rad, and ``(2, *of, muon)`` derivatives.
     """
     size = safe_norm(slope, dim=0)
     vertical = size == 0

@@ -253,7 +253,12 @@ class ScatterBatch:
     # ---- closest approach
     @cached_property
     def _approach(self) -> ClosestApproach:
-        return line_kernels.closest_approach(self._lines.position, self._lines.slope, self._tracks.z_ref)
+        return self._closest_approach(gap_derivatives=False)
+
+    def _closest_approach(self, *, gap_derivatives: bool) -> ClosestApproach:
+        return line_kernels.closest_approach(
+            self._lines.position, self._lines.slope, self._tracks.z_ref, gap_derivatives=gap_derivatives
+        )
 
     @property
     def poca_xyz(self) -> Tensor:
@@ -264,7 +269,7 @@ class ScatterBatch:
     def poca_var(self) -> Tensor:
         """``(3, muons)`` variances of the point of closest approach, m^2."""
         a = self._approach
-        return line_variance(a.d_position[:3], a.d_slope[:3], self._lines)
+        return line_variance(a.d_position, a.d_slope, self._lines)
 
     @property
     def poca_xyz_unc(self) -> Tensor:
@@ -277,7 +282,7 @@ class ScatterBatch:
         correlated.
         """
         a = self._approach
-        return line_covariance(a.d_position[:3], a.d_slope[:3], self._lines).permute(2, 0, 1)
+        return line_covariance(a.d_position, a.d_slope, self._lines).permute(2, 0, 1)
 
     @property
     def dxy(self) -> Tensor:
@@ -287,7 +292,7 @@ class ScatterBatch:
     @property
     def dxy_unc(self) -> Tensor:
         """``(muons, xy)`` uncertainty of ``dxy``, m."""
-        a = self._approach
+        a = self._closest_approach(gap_derivatives=True)
         return safe_sqrt(line_variance(a.d_position[3:], a.d_slope[3:], self._lines)).T
 
     # ---- angles
@@ -297,8 +302,16 @@ class ScatterBatch:
         return angle, line_variance(None, by_slope, self._lines)
 
     @cached_property
+    def _inclinations(self) -> _Pair:
+        """``(2, muons)`` polar angles of both tracks and their variances."""
+        slope, var_slope = (t.unflatten(0, (2, 2)).transpose(0, 1) for t in (self._lines.slope, self._lines.var_slope))
+        theta, by_slope = scatter_angles.polar(slope)
+        return theta, (by_slope.square() * var_slope).sum(0)
+
+    @property
     def _theta(self) -> tuple[_Pair, _Pair]:
-        return self._of_side(scatter_angles.polar, 0), self._of_side(scatter_angles.polar, 1)
+        theta, variance = self._inclinations
+        return (theta[0], variance[0]), (theta[1], variance[1])
 
     @cached_property
     def _phi(self) -> tuple[_Pair, _Pair]:
@@ -435,6 +448,15 @@ class ScatterBatch:
     def dtheta_xy_unc(self) -> Tensor:
         """``(muons, xy)`` uncertainty of ``dtheta_xy``, rad."""
         return safe_sqrt(self._theta_xy[0][1] + self._theta_xy[1][1]).T
+
+    @cached_property
+    def image_rows(self) -> tuple[Tensor, Tensor]:
+        """What images are made of, muon axis last: ``(6, muons)`` x, y, z of the closest approach [m], total scatter,
+        theta_in and theta_out [rad], and their standard deviations.
+        """
+        (total, total_var), (theta, theta_var) = self._total, self._inclinations
+        values = torch.cat([self._approach.xyz, total[None], theta])
+        return values, safe_sqrt(torch.cat([self.poca_var, total_var[None], theta_var]))
 
     # ---- volume's faces
     def _on_face(self, k: int) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -70,35 +71,39 @@ def pair_hits(above: HitBatch, below: HitBatch, *, generated: bool = False) -> H
         generated: use the true positions with equal weights instead of the recorded ones.
     """
     n_max = max(len(above), len(below))
-    sides = []
-    for hits in (above, below):
-        xy = hits.gen_xy if generated else hits.reco_xy
-        sigma = torch.ones_like(hits.unc_xy) if generated else hits.unc_xy
-        root = torch.ones_like(sigma) if generated else hits.eff[:, None] / sigma
-        there = (hits.unc_xy < MAX_HIT_SIGMA).all(1) & torch.isfinite(hits.reco_xy).all(1)
-        least = (root.detach().amax(0) * MIN_RELATIVE_ROOT).clamp_min(MIN_WEIGHT_ROOT)
-        there = there & (root > least).all(1)
-        if hits.valid is not None:
-            there = there & hits.valid
-        z = hits.z.expand(-1, hits.n_muons)[:, None] if hits.z.shape[-1] > 1 else hits.z[:, None]
-        pad = n_max - len(hits)
-        if pad:
-            xy, sigma, root, z = (torch.cat([t, t[:1].expand(pad, *t.shape[1:])]) for t in (xy, sigma, root, z))
-            there = torch.cat([there, torch.zeros_like(there[:1]).expand(pad, -1)])
-        sides.append((xy, sigma, root, z, there))
-    n = above.n_muons
-    z = [s[3] if sides[0][3].shape == sides[1][3].shape else s[3].expand(-1, -1, n) for s in sides]
-    xy, sigma, root = (torch.stack([sides[0][k], sides[1][k]]) for k in range(3))
-    there = torch.stack([sides[0][4], sides[1][4]])
+    sides = [_padded(above, n_max), _padded(below, n_max)]
+    reco = torch.stack([hits.reco_xy for hits in sides])
+    unc = torch.stack([hits.unc_xy for hits in sides])
+    if generated:
+        xy, sigma = torch.stack([hits.gen_xy for hits in sides]), torch.ones_like(unc)
+        root = sigma
+    else:
+        xy, sigma = reco, unc
+        root = torch.stack([hits.eff for hits in sides])[:, :, None] / unc
+    least = (root.detach().amax(1, keepdim=True) * MIN_RELATIVE_ROOT).clamp_min(MIN_WEIGHT_ROOT)
+    there = ((unc < MAX_HIT_SIGMA) & (reco.abs() < math.inf) & (root > least)).all(2)
+    if any(hits.valid is not None for hits in sides):
+        there = there & torch.stack([hits.mask for hits in sides])
     n_hits = there.sum(1)
     # A muon without two hits on each side will be dropped; until then its fit must stay finite, or its NaN would
     # reach the panels' gradients through the sum over muons. So it is fitted to stand-ins.
     enough = (n_hits >= 2).all(0)
-    one = torch.ones_like(root)
-    weight = torch.where(there[:, :, None], root, torch.zeros_like(root)).square()
-    weight = torch.where(enough, weight, one)
-    sigma = torch.where(there[:, :, None] & enough, sigma, one)
-    return HitPair(xy, torch.stack(z), sigma, weight, n_hits)
+    there = there[:, :, None]
+    weight = torch.where(enough, torch.where(there, root, 0.0), 1.0).square()
+    sigma = torch.where(there & enough, sigma, 1.0)
+    heights = [hits.z[:, None] for hits in sides]
+    if heights[0].shape != heights[1].shape:
+        heights = [z.expand(-1, -1, above.n_muons) for z in heights]
+    return HitPair(xy, torch.stack(heights), sigma, weight, n_hits)
+
+
+def _padded(hits: HitBatch, n: int) -> HitBatch:
+    """The hits, and copies of the first that do not exist, ``n`` in all."""
+    pad = n - len(hits)
+    if not pad:
+        return hits
+    longer = HitBatch.cat([hits, hits.repeat_first(pad)])
+    return replace(longer, valid=torch.cat([hits.mask, hits.mask.new_zeros((pad, hits.n_muons))]))
 
 
 def fit_tracks(hits: HitPair, z_ref: Tensor) -> TrackPair:
@@ -131,17 +136,11 @@ def usable(
         ``(muon,)`` bool.
     """
     slope, position = tracks.lines.slope, tracks.lines.position
-    enough = (hits.n_hits >= 2).all(0)
     kink = slope[2:] - slope[:2]
     (_, _, low_z), (size_x, size_y, high_z) = box
-    faces = torch.stack(
-        [position[:2] + slope[:2] * (high_z - tracks.z_ref), position[2:] + slope[2:] * (low_z - tracks.z_ref)]
-    )
-    limit = MAX_EXTRAPOLATION * faces.new_tensor([size_x, size_y])[None, :, None]
-    near = (faces.abs() < limit).flatten(0, 1).all(0)  # False for NaN and infinity
-    return (
-        enough
-        & near
-        & ((kink * kink).sum(0) > 0)
-        & (tracks.lines.var_slope < 0.1 * line_kernels.UNKNOWN_VARIANCE).all(0)
-    )
+    height = slope.new_tensor([high_z, high_z, low_z, low_z])[:, None] - tracks.z_ref
+    limit = slope.new_tensor([size_x, size_y, size_x, size_y])[:, None] * MAX_EXTRAPOLATION
+    # comparisons are False for NaN and infinity
+    near = torch.addcmul(position, slope, height).abs() < limit
+    known = tracks.lines.var_slope < 0.1 * line_kernels.UNKNOWN_VARIANCE
+    return (near & known).all(0) & ((kink * kink).sum(0) > 0) & (hits.n_hits >= 2).all(0)

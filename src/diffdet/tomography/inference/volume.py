@@ -31,7 +31,10 @@ __all__ = [
 def panel_efficiency(scatters: ScatterBatch) -> Tensor:
     """``(muons,)`` probability that a muon leaves at least two hits above and two below."""
     above, below = scatters.hit_batches()
-    return at_least_two(above.eff) * at_least_two(below.eff)
+    if len(above) != len(below):
+        return at_least_two(above.eff) * at_least_two(below.eff)
+    in_, out = at_least_two(torch.stack([above.eff, below.eff], 1))
+    return in_ * out
 
 
 class AbsVolumeInferrer(metaclass=ABCMeta):
@@ -139,16 +142,12 @@ class AbsX0Inferrer(AbsVolumeInferrer):
 
     def _table(self, scatters: ScatterBatch) -> _MuonTable:
         """The rows of one batch, without muons that have anything that is not finite."""
-        rows = _MuonTable(
-            scatters.poca_xyz.T,
-            scatters.poca_xyz_unc.T,
-            torch.stack(
-                [scatters.total_scatter[:, 0], scatters.theta_in[:, 0], scatters.theta_out[:, 0], scatters.reco_mom]
-            ),
-            torch.stack([scatters.total_scatter_unc[:, 0], scatters.theta_in_unc[:, 0], scatters.theta_out_unc[:, 0]]),
-            self.compute_efficiency(scatters),
-        )
-        finite = torch.cat([rows.poca, rows.poca_sigma, rows.values, rows.sigmas]).detach().isfinite().all(0)
+        values, sigmas = scatters.image_rows
+        (poca, angles), (poca_sigma, angle_sigmas) = values.split(3), sigmas.split(3)
+        with_momentum = torch.cat([angles, scatters.reco_mom[None]])
+        rows = _MuonTable(poca, poca_sigma, with_momentum, angle_sigmas, self.compute_efficiency(scatters))
+        # one number per muon that is not finite where one of its is not
+        finite = (values + sigmas).detach().sum(0).isfinite()
         if bool(finite.all()):
             return rows
         idx = finite.nonzero().squeeze(-1)

@@ -64,6 +64,18 @@ class HitBatch:
             valid,
         )
 
+    def repeat_first(self, n: int) -> HitBatch:
+        """The first hit of every muon ``n`` times."""
+        return self.select_hits(torch.zeros(n, dtype=torch.int64, device=self.eff.device))
+
+    def select_hits(self, idx: Tensor) -> HitBatch:
+        """The hits with these indices of all muons."""
+        reco_xy, gen_xy, z, unc_xy, eff = (
+            t.index_select(0, idx) for t in (self.reco_xy, self.gen_xy, self.z, self.unc_xy, self.eff)
+        )
+        valid = None if self.valid is None else self.valid.index_select(0, idx)
+        return HitBatch(reco_xy, gen_xy, z, unc_xy, eff, valid)
+
     @property
     def mask(self) -> Tensor:
         """``(hit, muon)`` True where the hit exists."""
