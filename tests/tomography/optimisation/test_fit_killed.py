@@ -146,7 +146,7 @@ def calm() -> dict[str, Any]:
 def test_killed_at_an_event(
     event: str, at: int, every_step: bool, calm: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All callbacks with a memory are on board; the other seed of the resuming wrapper shows that the saved one is used."""
+    """Callbacks with a memory are on board; the resuming wrapper's other seed shows that the saved one is used."""
     monkeypatch.setattr(storage, "_fsync", lambda descriptor: None)
     options = {"every_seconds": 1e-9 if every_step else None}
     with pytest.raises(Kill):

@@ -10,8 +10,31 @@ from diffdet.core.errors import InputError
 from diffdet.kernels.fill_level import fit_correction
 from diffdet.tomography.core import PartialOpt
 from diffdet.tomography.optimisation.callbacks.callback import Callback
+from diffdet.tomography.volume.volume import Volume
 
 __all__ = ["LinearCorrectionCallback"]
+
+
+def target_of(callback: Callback, pred: Tensor, volume: Volume) -> Tensor:
+    """Target of the volume that is loaded, after refusing what is not one predicted number of one true number.
+
+    Args:
+        callback: Who needs it, for the message.
+        pred: Prediction for the volume.
+        volume: The volume.
+
+    Raises:
+        InputError: If prediction or target is not one number.
+    """
+    target, name = volume.target, type(callback).__name__
+    if target is None:
+        raise InputError(f"`{name}` needs volumes with a target; the loaded one has none")
+    if pred.numel() != 1 or target.numel() != 1:
+        raise InputError(
+            f"`{name}` needs an inferrer that predicts one number, and targets of one number; got a prediction of shape "
+            f"{tuple(pred.shape)} and a target of shape {tuple(target.shape)}"
+        )
+    return target
 
 
 class LinearCorrectionCallback(Callback):
@@ -32,7 +55,7 @@ class LinearCorrectionCallback(Callback):
         bias: Current bias, ``()``, m.
 
     Raises:
-        InputError: If an initial value is not finite; while training, if a volume has no target.
+        InputError: If an initial value is not finite; while training, if a prediction or target is not one number.
     """
 
     saved = ("weight", "bias")
@@ -61,9 +84,7 @@ class LinearCorrectionCallback(Callback):
         if fit.pred is None:
             return
         if fit.state == "train":
-            target = self._wrapper.volume.target
-            if target is None:
-                raise InputError("`LinearCorrectionCallback` needs volumes with a target; the loaded one has none")
+            target = target_of(self, fit.pred, self._wrapper.volume)
             self._rows.append((fit.pred.detach().reshape(()), target.detach().reshape(())))
         fit.pred = self.weight.to(fit.pred) * fit.pred + self.bias.to(fit.pred)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from diffdet.core.errors import InputError
+from diffdet.tomography.benchmarks.ladle_furnace._correction import target_of
 from diffdet.tomography.benchmarks.ladle_furnace._level_loss import LadleFurnaceIntClassLoss
 from diffdet.tomography.optimisation.callbacks.callback import Callback
 
@@ -19,8 +20,8 @@ class SpreadRangeLoss(Callback):
     mean(s) / std(m), over the groups with two predictions or more. No linear correction of the predictions changes it.
 
     Raises:
-        InputError: While fitting, if a volume has no target, or a batch of volumes does not hold two targets with two
-            predictions each.
+        InputError: While fitting, if a prediction or target is not one number, or a batch of volumes does not hold two
+            targets with two predictions each.
     """
 
     transient = ("_preds",)
@@ -37,9 +38,7 @@ class SpreadRangeLoss(Callback):
         fit = self._fit
         if fit.pred is None or fit.state == "test":
             return
-        target = self._wrapper.volume.target
-        if target is None:
-            raise InputError("`SpreadRangeLoss` needs volumes with a target; the loaded one has none")
+        target = target_of(self, fit.pred, self._wrapper.volume)
         self._preds.setdefault(float(target), []).append(fit.pred.reshape(()))
 
     def on_volume_batch_end(self) -> None:
