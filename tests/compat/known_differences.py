@@ -21,6 +21,11 @@ _LADLE_PLOTS = "tests/tomography/benchmarks/test_ladle_furnace_plotting.py"
 _PGEANT = "tests/tomography/volume/test_pgeant.py"
 _PLOTTING = "tests/tomography/plotting"
 _U_LORRY = "tests/tomography/benchmarks/test_u_lorry.py"
+_CALLBACKS = "tests/tomography/optimisation/test_callbacks.py"
+_EVENTS = "tests/tomography/optimisation/test_fit_events.py"
+_LADLE_CALLBACKS = "tests/tomography/benchmarks/test_ladle_furnace_callbacks.py"
+_RESAMPLER = "tests/tomography/optimisation/test_resampler.py"
+_WRAPPER = "tests/tomography/optimisation/test_wrapper.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,6 +381,162 @@ GEOMETRY = [
     ),
 ]
 
+FITTING = [
+    KnownDifference(
+        path="diffdet.tomography.optimisation.callbacks.opt_callbacks.OneCycle",
+        old="second phase starts at the final value and rises to the middle one, one epoch late, counted "
+        "from the first epoch of the fit; an error with short warm-ups",
+        ours="from init to mid over `warmup_length` epochs, then from mid to final, counted from the end of "
+        "the warm-ups, exact at the ends",
+        why="it is what is documented",
+        test=f"{_CALLBACKS}::test_one_cycle_goes_up_then_down",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.callbacks.opt_callbacks.OneCycle",
+        old="learning rates are absolute",
+        ours="with `relative=True` they are multiples of the rate at the beginning of the schedule, such as "
+        "`OptConfig` set",
+        why="a fit need not be done twice to learn the rates",
+        test=f"{_CALLBACKS}::test_one_cycle_of_what_a_warm_up_has_found",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.callbacks.detector_callbacks.PanelCentring",
+        old="gives all panels of a layer one storage, so the next step moves them once per panel; acts in "
+        "warm-ups, too",
+        ours="gives each panel the mean and its own storage; nothing moves while a warm-up keeps the detector",
+        why="a step of 0.01 m should be 0.01 m",
+        test=f"{_CALLBACKS}::test_centred_panels_keep_a_storage_each_and_move_once",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.callbacks.grad_callbacks.NoMoreNaNs",
+        old="infinite gradients become 3.4e38; a missing gradient is an error; silent",
+        ours="infinite gradients become 0, missing ones are passed over, and all repairs are counted and logged",
+        why="one such step would throw a panel out of the volume",
+        test=f"{_CALLBACKS}::test_gradients_that_are_not_finite_become_zero_and_are_counted",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.callbacks.warmup_callbacks.OptConfig",
+        old="a median gradient of 0 gives an infinite learning rate",
+        ours="an error that names the optimiser",
+        why="an infinite rate destroys the detector",
+        test=f"{_CALLBACKS}::test_a_median_gradient_of_zero_is_told",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.callbacks.data_callbacks.MuonResampler",
+        old="draws muon by muon until all hit, for ever if none can; results depend on the size of batches",
+        ours="replacements come from a stream of each block of 1024 muons; after 1,048,576 candidates an error says so",
+        why="every loop is bounded, and a muon does not depend on its batch",
+        test=f"{_RESAMPLER}::test_a_muon_does_not_depend_on_the_batch_it_flies_in",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.callbacks.pred_callbacks.PredHandler",
+        old="fails where a volume has no prediction",
+        ours="NaN with the shape of the target stands in its place, and a warning says so",
+        why="one blind volume should not cost the others",
+        test=f"{_CALLBACKS}::test_volumes_without_a_prediction_keep_their_place",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.callbacks.pred_callbacks.Save2HDF5PredHandler",
+        old="opens and extends the file for every volume: a kill may leave it damaged or with rows that do not match",
+        ours="writes the file once, atomically, when the predictions end",
+        why="a file is whole or as it was",
+        test=f"{_CALLBACKS}::test_predictions_in_a_file",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.callbacks.diagnostic_callbacks.ScatterRecord",
+        old="layers are right only for volumes that are symmetric in z",
+        ours="layers are counted from the top of the passive block",
+        why="other volumes exist",
+        test=f"{_CALLBACKS}::test_scatterings_inside_the_volume_are_recorded",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.callbacks.monitors.MetricLogger",
+        old="divides by zero where no batch of validation volumes is complete; leaves the animation's pictures behind",
+        ours="counts every batch; pictures stay in memory",
+        why="small validation sets are common",
+        test=f"{_CALLBACKS}::test_losses_and_metrics_are_logged",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.callbacks.opt_callbacks.EpochSave",
+        old="files are pickles",
+        ours="files are safetensors under the same names; `load` reads the older ones without executing anything",
+        why="a file that is loaded must not run code",
+        test=f"{_CALLBACKS}::test_epochs_are_saved",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.wrapper.volume_wrapper.AbsVolumeWrapper.fit",
+        old="drops a last batch of volumes that is smaller than `passive_bs`, and the muons beyond a "
+        "multiple of `mu_bs`",
+        ours="uses all volumes and all muons",
+        why="all volumes and muons that were asked for count",
+        test=f"{_EVENTS}::test_order_of_a_whole_fit_and_a_prediction",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.wrapper.volume_wrapper.AbsVolumeWrapper.fit",
+        old="divides the loss of a batch by `passive_bs` also where volumes gave no prediction",
+        ours="divides by the number of volumes that gave one",
+        why="blind volumes should not make a detector look better",
+        test=f"{_EVENTS}::test_volumes_without_a_prediction_do_not_count",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.wrapper.volume_wrapper.AbsVolumeWrapper.fit",
+        old="conforms detectors after every batch, also in warm-ups",
+        ours="conforms them after updates only",
+        why="a warm-up keeps the detector as it is",
+        test=f"{_WRAPPER}::test_detectors_are_brought_into_bounds_after_updates_only",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.wrapper.volume_wrapper.AbsVolumeWrapper.fit",
+        old="goes on with NaN, or stops nowhere",
+        ours="ends with `NonFiniteError` before NaN or infinity reaches the detector",
+        why="a spoilt detector tells nothing",
+        test=f"{_WRAPPER}::test_what_is_not_finite_ends_the_fit_before_it_reaches_the_detector",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.wrapper.volume_wrapper.AbsVolumeWrapper.fit",
+        old="depends on three global random generators: a validation changes the training",
+        ours="every number is keyed by seed, state, epoch, volume and muon; validation uses the same muons every epoch",
+        why="one seed, one result",
+        test=f"{_WRAPPER}::test_one_seed_gives_one_result_whatever_else_goes_on",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.wrapper.volume_wrapper.AbsVolumeWrapper.fit",
+        old="creates `cb_savepath` at once",
+        ours="creates it when something is written to it",
+        why="a fit should leave nothing behind unasked",
+        test=f"{_WRAPPER}::test_fits_write_nothing_unless_told",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.wrapper.volume_wrapper.AbsVolumeWrapper.predict",
+        old="turns the caller's shuffling off for good, appends to the caller's list, shares one default "
+        "handler among all calls",
+        ours="leaves its arguments alone; every call has its own handler",
+        why="predicting twice should give two results",
+        test=f"{_WRAPPER}::test_predict_leaves_its_arguments_alone",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.wrapper.volume_wrapper.AbsVolumeWrapper.load",
+        old="restores only optimisers whose names contain '_opt'; unpickles",
+        ours="restores all; executes nothing",
+        why="momentum is part of the state",
+        test=f"{_WRAPPER}::test_optimisers_of_any_name_are_restored",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.optimisation.wrapper.volume_wrapper.FitParams",
+        old="takes any name",
+        ours="refuses names that are no fields, with the nearest one",
+        why="a misspelt field would be ignored",
+        test=f"{_EVENTS}::test_fit_params_refuses_what_it_does_not_know",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.benchmarks.ladle_furnace.inference.LinearCorrectionCallback",
+        old="runs 10,000 steps of an optimiser after every batch",
+        ours="computes the minimum that they approach",
+        why="it is exact and takes no time",
+        test=f"{_LADLE_CALLBACKS}::test_the_correction_is_the_exact_minimum_and_serves_from_the_next_batch_on",
+    ),
+]
+
 KNOWN_DIFFERENCES = [
     *MUONS,
     *UTILS,
@@ -387,4 +548,5 @@ KNOWN_DIFFERENCES = [
     *SCATTER_MODELS,
     *PLOTTING,
     *GEOMETRY,
+    *FITTING,
 ]

@@ -31,8 +31,8 @@ def target_of(callback: Callback, pred: Tensor, volume: Volume) -> Tensor:
         raise InputError(f"`{name}` needs volumes with a target; the loaded one has none")
     if pred.numel() != 1 or target.numel() != 1:
         raise InputError(
-            f"`{name}` needs an inferrer that predicts one number, and targets of one number; got a prediction of shape "
-            f"{tuple(pred.shape)} and a target of shape {tuple(target.shape)}"
+            f"`{name}` needs an inferrer that predicts one number, and targets of one number; got a prediction of "
+            f"shape {tuple(pred.shape)} and a target of shape {tuple(target.shape)}"
         )
     return target
 
