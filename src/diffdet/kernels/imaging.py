@@ -19,7 +19,7 @@ import math
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from diffdet.core.constants import SCATTER_COEF_A, SCATTER_COEF_B
@@ -210,7 +210,7 @@ def highland_bracket(n_rad: Tensor) -> Tensor:
     return bracket.clamp_min(_MIN_BRACKET).square()
 
 
-def sum_by_voxel(values: Float[Tensor, "sample muon"], voxel: Int[Tensor, "sample muon"], onto: Tensor) -> None:
+def sum_by_voxel(values: Shaped[Tensor, "*shape"], voxel: Int[Tensor, "*shape"], onto: Tensor) -> None:
     """Add values to the sums of their voxels.
 
     Args:
@@ -230,8 +230,7 @@ def sum_squares_by_voxel(values: Float[Tensor, "sample muon"], path: Walk, onto:
             straight to far better than a voxel between its faces.
         onto: ``(n_voxels + 1,)`` sums so far, in float64; changed in place.
     """
-    shape = (-1, path.cuts, values.shape[-1])
-    parts, voxel = values.reshape(shape), path.voxel.reshape(shape)
+    parts, voxel = (sample.unflatten(0, (-1, path.cuts)) for sample in (values, path.voxel))
     running = torch.zeros_like(parts[:, 0])
     for k in range(path.cuts):
         # (a + b)^2 = a^2 + b (b + 2 a), a what the muon gave this voxel before
@@ -247,7 +246,7 @@ def visits_by_voxel(path: Walk, onto: Tensor) -> None:
         path: where the samples are.
         onto: ``(n_voxels + 1,)`` counts so far; changed in place.
     """
-    voxel = path.voxel.reshape(-1, path.cuts, path.voxel.shape[-1])
+    voxel = path.voxel.unflatten(0, (-1, path.cuts))
     new = torch.ones_like(voxel, dtype=torch.bool)
     new[:, 1:] = voxel[:, 1:] != voxel[:, :-1]
     sum_by_voxel(new, voxel, onto)
@@ -265,7 +264,9 @@ def posterior_scatter(
 
     plus errors of known covariance: a linear Gaussian model. With g_k = (1, z_ref - z_k), the measured pair o and its
     covariance M = sum v_k g_k g_k^T + N, the expectation of d_k^2 is v_k - v_k^2 g_k^T M^-1 g_k + (v_k g_k^T M^-1 o)^2.
-    This is the expectation step of the maximum-likelihood reconstruction by expectation maximisation.
+    This is the expectation step of the maximum-likelihood reconstruction by expectation maximisation. The extent of a
+    sample, scattering anywhere in it, adds step^2 / 12 to the square of its arm in M, which d_k is not told about: a
+    sample is short beside the distance to the detectors.
 
     Args:
         tracks: four lines at ``z_ref``.

@@ -25,8 +25,10 @@ class MlemImager(AbsImager):
     angle and displacement make of it; the mean over muons is the next density. Likelihood grows with every iteration,
     and noise with it: stopping early keeps the image smooth.
 
-    The uncertainty is the inverse root of a voxel's own Fisher information. It leaves out that neighbours along the
-    tracks are exchanged for one another, so it is a lower bound.
+    The uncertainty is the inverse root of a voxel's own Fisher information. For many iterations that is a lower bound,
+    because neighbours along the tracks are taken for one another. Stopped early, images of the same object scatter less
+    than that (measured: 0.4 to 0.6 of it after 50 iterations of 27,000 muons in 1,000 voxels), and what remains is
+    memory of the homogeneous beginning.
 
     Args:
         grid: The voxels.

@@ -52,7 +52,8 @@ def slices_figure(image: VoxelImage, *, title: str = "") -> Figure:
     scale = min(4.0 / max(height for _, height in extents), 11.0 / sum(width for width, _ in extents))
     with appearance.style(0.6):
         figure = appearance.new_figure(
-            scale * sum(width for width, _ in extents) + 4.2, scale * max(height for _, height in extents) + 1.5
+            scale * sum(width for width, _ in extents) + 4.2,
+            scale * max(height for _, height in extents) + (1.6 if title else 1.1),
         )
         grid = figure.add_gridspec(1, 4, width_ratios=[*(width * scale for width, _ in extents), 0.18])
         norm = _norm(image)
@@ -111,16 +112,19 @@ def layers_figure(image: VoxelImage, *, title: str = "") -> Figure:
 
 
 def densest(image: VoxelImage) -> tuple[int, int, int]:
-    """Indices (z, x, y) of the densest place: the voxel whose neighbourhood of 3 x 3 x 3 scatters most.
+    """Indices (z, x, y) of the densest place: the voxel whose neighbourhood of 3 x 3 x 3 scatters most by path.
 
     One voxel alone would often be an accident of few muons.
     """
     seen = image.inverse_x0.isfinite()
-    pool = torch.nn.functional.avg_pool3d
-    weight = pool(seen.double()[None], 3, 1, 1)[0]
-    total = pool(torch.where(seen, image.inverse_x0, 0.0)[None], 3, 1, 1)[0]
-    mean = torch.where(weight > 0, total / weight.clamp_min(1e-9), -torch.inf)
-    at_z, at_x, at_y = (int(i) for i in torch.unravel_index(mean.argmax(), mean.shape))
+
+    def around(values: Tensor) -> Tensor:
+        rim = torch.nn.functional.pad(torch.where(seen, values, 0.0), (1,) * 6)
+        return torch.nn.functional.avg_pool3d(rim[None], 3, 1)[0]
+
+    mean = around(image.inverse_x0 * image.path_length) / around(image.path_length)
+    at = torch.where(seen, mean, -torch.inf).argmax()
+    at_z, at_x, at_y = (int(i) for i in torch.unravel_index(at, seen.shape))
     return at_z, at_x, at_y
 
 
