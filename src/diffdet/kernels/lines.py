@@ -190,10 +190,10 @@ def closest_approach(
     along_n = (difference * n).sum(1)
     rd, dd = (difference * d).sum(1) + along_n * along_n[1]
     rn, dn = along_n
-    inv_dd = 1 / dd
+    inv_dd = dd.reciprocal()  # unlike 1 / dd, one operation
     t = -rd * inv_dd
     c, cn = r + t * d, rn + t * dn
-    inv_b2 = 1 / (1 + (b * b).sum(0))
+    inv_b2 = (1 + (b * b).sum(0)).reciprocal()
     tau = -(c * b).sum(0) * inv_b2
     xyz = torch.cat([mean + t * b + 0.25 * tau * d, (z_ref + t)[None]])
 

@@ -60,7 +60,7 @@ def axis_masses(
     edges = (x_edges, y_edges, z_edges)
     counts = (len(x_edges), len(y_edges), len(z_edges))
     axis, step = _edge_matrices(counts, poca.dtype, poca.device)
-    t = (torch.cat(edges).to(poca.dtype)[:, None] - axis @ poca) * (axis @ (1 / (sigma + SIGMA_FLOOR)))
+    t = (torch.cat(edges).to(poca.dtype)[:, None] - axis @ poca) * (axis @ (sigma + SIGMA_FLOOR).reciprocal())
     side, tail = signed_tail(t)
     x, y, z = (0.5 * (step @ side - step @ tail)).split([n - 1 for n in counts])
     return x, y, z
@@ -113,7 +113,7 @@ def voxel_sums(
     x, y, z = axis_masses(poca, poca_sigma, x_edges, y_edges, z_edges)
     spread = 2 * values[:3] * sigmas
     usable = spread > 0
-    inverse = 1 / torch.where(usable, spread, torch.ones_like(spread))
+    inverse = torch.where(usable, spread, torch.ones_like(spread)).reciprocal()
     by_angle = torch.where(usable, inverse * inverse, torch.zeros_like(inverse)) * efficiency
     weight = torch.cat([by_angle, efficiency[None]])
     columns = torch.cat([weight * values * values, weight])

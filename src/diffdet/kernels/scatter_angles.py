@@ -43,7 +43,7 @@ def total_scatter(slope: Float[Tensor, "4 muon"]) -> tuple[Tensor, Tensor]:
     cosine = 1 + (b * b).sum(0) - 0.25 * d2
     norm2 = torch.addcmul(sine2, cosine, cosine)
     angle = 2 * torch.atan(sine / (cosine + norm2.sqrt()))
-    inv_norm2 = 1 / norm2
+    inv_norm2 = norm2.reciprocal()
     # d psi = (c ds - s dc) / (s^2 + c^2); where s is 0, so are d and dn
     by_sine = cosine * inv_norm2 / sine.clamp_min(torch.finfo(slope.dtype).tiny)
     by_cosine = sine * inv_norm2

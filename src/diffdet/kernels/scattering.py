@@ -150,7 +150,7 @@ def path_scattering(n_cells: Float[Tensor, "cell muon"], n_before: Tensor, lengt
     after = n_before + torch.cumsum(n_cells, 0)
     power = variance_increment(after - n_cells, n_cells)
     total, first, second = sum_rows(_arm_powers(k, n_cells.dtype, n_cells.device) * power, 1)
-    inv_total = 1 / total.clamp_min(torch.finfo(total.dtype).tiny)
+    inv_total = total.clamp_min(torch.finfo(total.dtype).tiny).reciprocal()
     mean = first * inv_total
     # the arms lie in [0, 1], so little cancels, and 1 / (12 k^2) is what a single cell has
     spread = (torch.addcmul(second * inv_total, mean, mean, value=-1).clamp_min(0) + 1 / (12 * k * k)).sqrt()
@@ -257,4 +257,4 @@ def x0_from_angles(thickness: Tensor | float, angle: Tensor, cosine: Tensor, mom
 
     Reference: PDG review "Passage of particles through matter", eq. (34.16).
     """
-    return (SCATTER_COEF_A / momentum).square() * thickness / (angle * angle * cosine)
+    return SCATTER_COEF_A**2 * thickness / ((momentum * angle).square() * cosine)

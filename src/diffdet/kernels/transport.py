@@ -127,7 +127,7 @@ def cross_slab(
     length = thickness * fall
     cells = sample_radiation_lengths(xy, slope, thickness, bordered, size, n_cells) * (length / n_cells)
     path = scattering.path_scattering(cells, n_rad, length)
-    width = scattering.SCATTER_COEF_A / beta_p * path.variance.sqrt()
+    width = scattering.SCATTER_COEF_A * path.variance.sqrt() / beta_p
     angle, shift = scattering.correlated_draw(normals, width, path.moments)
     tangent = torch.tan(angle)
     across, along = scattering.transverse_vectors(direction, torch.stack([tangent, shift], 1))

@@ -194,7 +194,7 @@ def _read_out(kind: AbsPanel, parameters: dict[str, Tensor], gen: Tensor, z: Ten
     """Hits of panels of one kind, with stacked parameters, at true positions ``gen`` (panel, 2, muon)."""
     if not kind.is_physical:
         res, eff = kind.response(gen, **parameters)
-        sigma = 1 / res
+        sigma = res.reciprocal()
         return HitBatch(torch.addcmul(gen, noise, sigma), gen, z, sigma, eff)
     res, eff = kind.physical_response(gen, **parameters)
     seen = (res > 0).all(-2) & (eff > 0)
