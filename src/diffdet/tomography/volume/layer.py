@@ -187,7 +187,7 @@ class PassiveLayer(AbsLayer):
         if mask is not None and not bool(mask.all()):
             part = mu.part(mask)
             self.scatter_and_propagate(part)
-            state = [torch.cat([mu.position, mu.direction, mu.n_rad[None]]).clone()][0]
+            state = torch.cat([mu.position, mu.direction, mu.n_rad[None]])
             kept = mask.nonzero().squeeze(-1)
             lost = ~torch.isin(mu.ids, part.ids) & mask
             still = kept[torch.isin(mu.ids[kept], part.ids)]
