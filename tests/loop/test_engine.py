@@ -143,9 +143,12 @@ def test_callbacks_are_released_however_the_run_ends(line_step: Any, data: Calla
     Loop(line_step(), [Holds()]).run(data, n_epochs=1)
     step = line_step()
     step.model = None
+    loop: Loop[Tensor] = Loop(step, [Holds()])
     with pytest.raises(AttributeError):
-        Loop(step, [Holds()]).run(data, n_epochs=1)
+        loop.run(data, n_epochs=1)
     assert released == ["yes", "yes"]
+    assert loop.state.stop_reason is not None
+    assert loop.state.stop_reason.startswith("AttributeError: ")
 
 
 @pytest.mark.parametrize("n_epochs", [0, -1])

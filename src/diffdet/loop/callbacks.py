@@ -254,7 +254,7 @@ class StopOnNonFinite(Callback):
         if loss_is_bad or names:
             update.skip = True
             loss = float("nan") if update.loss is None else float(update.loss.detach().reshape(()))
-            self._spoilt("backward", f"loss {loss:g}, gradients of {', '.join(names) or 'no parameter'}", names)
+            self._spoilt("backward", f"loss {loss:g}, gradients of {_listed(names)}", names)
         elif not update.frozen:
             self._before = _Snapshot(update)
 
@@ -271,7 +271,7 @@ class StopOnNonFinite(Callback):
         if names:
             self._before.restore()
             update.skip = True
-            self._spoilt("optimiser step", f"parameters {', '.join(names)}", names)
+            self._spoilt("optimiser step", f"parameters {_listed(names)}", names)
         else:
             self.n_spoilt = 0
         self._before = None
@@ -293,6 +293,12 @@ class StopOnNonFinite(Callback):
         if self.n_spoilt >= self.n_in_a_row:
             details = {"operation": operation, "parameters": names, **where}
             self.state.failure = NonFiniteError(f"{message}. Spoilt steps in a row: {self.n_spoilt}", details)
+
+
+def _listed(names: list[str], most: int = 6) -> str:
+    """Names for a message: the first few, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more if names else "no parameter"
 
 
 class _Snapshot:

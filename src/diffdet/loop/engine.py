@@ -170,13 +170,17 @@ class Loop(Generic[Batch]):
         state.n_epochs, state.stop_reason, state.interrupted_by, state.failure = n_epochs, None, None, None
         self._listen()
         with self._released(), Interruptible() if self.interruptible else _nothing() as self._interrupts:
-            self._prepare_checkpoints(resume)
-            self.fire("on_train_begin")
-            if resume:
-                self._resume()
-            with suppress(_Stopped):
-                self._epochs(train, valid, n_epochs)
-            self.fire("on_train_end")
+            try:
+                self._prepare_checkpoints(resume)
+                self.fire("on_train_begin")
+                if resume:
+                    self._resume()
+                with suppress(_Stopped):
+                    self._epochs(train, valid, n_epochs)
+                self.fire("on_train_end")
+            except BaseException as error:
+                state.stop_reason = f"{type(error).__name__}: {error}"
+                raise
         return state
 
     def _epochs(self, train: Data[Batch], valid: Data[Batch] | None, n_epochs: int) -> None:
@@ -286,7 +290,6 @@ class Loop(Generic[Batch]):
         state = self.state
         where = f"epoch {state.epoch}, {state.phase} batch {state.batch}"
         if failure is not None:
-            state.stop_reason = str(failure)
             raise failure
         assert signal_number is not None
         state.interrupted_by = signal_number

@@ -527,11 +527,11 @@ def test_plots_and_their_animation(kind: type[MetricLogger], tmp_path: Path, mon
     score, log = Score([1.0, 2.0, 3.0], lower=True), kind(gif_length=1.0, show_plots=True)
     wrap = tiny_fit.wrapper()
     trn, val = tiny_fit.passives(wrap.volume, 2), PassiveYielder(tiny_fit.layouts(1))
-    wrap.fit(3, 2, 30, 30, trn, val, [score, log], tmp_path)
-    assert drawn == [3 if kind is MetricLogger else 3 + 8] * 3
+    wrap.fit(2, 2, 30, 30, trn, val, [score, log], tmp_path)
+    assert drawn == [3 if kind is MetricLogger else 3 + 8] * 2
     assert [p.name for p in tmp_path.iterdir()] == ["optimisation_history.gif"]
     with Image.open(tmp_path / "optimisation_history.gif") as picture:
-        assert picture.n_frames == 3  # type: ignore[attr-defined]
+        assert picture.n_frames == 2  # type: ignore[attr-defined]
     assert log._figure is None, "the figure is closed"
     with pytest.raises(InputError, match="`gif_length`"):
         kind(gif_length=0.0)

@@ -18,6 +18,8 @@ import tiny_fit
 from diffdet.core import storage
 from diffdet.loop import Checkpoints
 from diffdet.tomography.optimisation.callbacks.callback import Callback
+from diffdet.tomography.optimisation.data.passives import PassiveYielder
+from diffdet.tomography.optimisation.events import EVENTS
 
 N_KILLS = 10
 
@@ -157,6 +159,37 @@ def test_killed_at_an_event(
     tiny_fit.run(wrap, cbs, checkpoint=Checkpoints(tmp_path, **options), resume=True)
     found = tiny_fit.everything(wrap, cbs)
     assert {name: found[name] == calm[name] for name in calm} == dict.fromkeys(calm, True)
+
+
+@pytest.mark.filterwarnings("ignore::diffdet.core.errors.NoMuonsWarning")  # nothing limits the panels in some cases
+@pytest.mark.parametrize("case", range(6))
+def test_killed_with_any_callbacks_anywhere(case: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random callbacks, sizes and moments, from a fixed seed."""
+    monkeypatch.setattr(storage, "_fsync", lambda descriptor: None)
+    rng = random.Random(case)
+    chosen = [k for k in range(len(tiny_fit.callbacks())) if rng.random() < 0.6]
+    sizes = {"passive_bs": rng.randint(1, 3), "mu_bs": rng.choice([17, 40, 100])}
+    valid = rng.random() < 0.5
+    event, at = rng.choice(list(EVENTS)[1:15]), rng.randint(2, 7)
+    every_seconds = rng.choice([1e-9, None])
+
+    def run(kill_at: int, resume: bool, folder: str) -> tuple[Any, list[Any]]:
+        wrap = tiny_fit.wrapper(seed=case)
+        all_callbacks = tiny_fit.callbacks()
+        cbs = [all_callbacks[k] for k in chosen]
+        val = PassiveYielder(tiny_fit.layouts(2)) if valid else None
+        trn = tiny_fit.passives(wrap.volume, 4)
+        checkpoints = Checkpoints(tmp_path / folder, every_seconds=every_seconds)
+        wrap.fit(
+            4, n_mu_per_volume=50, trn_passives=trn, val_passives=val, cbs=[*cbs, KillAt(event, kill_at)],
+            checkpoint=checkpoints, resume=resume, **sizes,
+        )  # fmt: skip
+        return wrap, cbs
+
+    calm = tiny_fit.digest(*run(0, resume=False, folder="calm"))
+    with pytest.raises(Kill):
+        run(at, resume=False, folder="killed")
+    assert tiny_fit.digest(*run(0, resume=True, folder="killed")) == calm
 
 
 def test_settings_that_change_the_result_are_refused(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ class Flown(Callback):
         self.muons.append(self._fit.mu.muons.clone())
 
 
-@pytest.mark.parametrize("batch", [7, 100, 1000, 1024, 1500, 2500])
+@pytest.mark.parametrize("batch", [17, 100, 1000, 1024, 1300])
 def test_a_muon_does_not_depend_on_the_batch_it_flies_in(batch: int) -> None:
     def fly(size: int) -> Tensor:
         flown = Flown()
@@ -111,11 +111,11 @@ def test_a_muon_does_not_depend_on_the_batch_it_flies_in(batch: int) -> None:
             mu_generator=MuonGenerator2016((-0.3, 0.8), (-0.3, 0.8)),
             partial_scatter_inferrer=_Ignored,
             partial_volume_inferrer=_Nothing,
-        ).predict(PassiveYielder(tiny_fit.layouts(2)), 2500, size, cbs=[MuonResampler(), flown])
+        ).predict(PassiveYielder(tiny_fit.layouts(2)), 1300, size, cbs=[MuonResampler(), flown])
         return torch.cat(flown.muons)
 
-    whole = fly(2500)
-    assert whole.shape == (5000, 6)
+    whole = fly(1300)
+    assert whole.shape == (2600, 6)
     assert torch.equal(fly(batch), whole)
 
 

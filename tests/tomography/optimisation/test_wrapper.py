@@ -223,7 +223,7 @@ def test_predict_leaves_its_arguments_alone() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::diffdet.core.errors.NoMuonsWarning")  # a batch may be one muon that cannot be used
-@pytest.mark.parametrize("batch", [1, 7, 100, 1500])
+@pytest.mark.parametrize("batch", [1, 19, 100, 1500])
 def test_predictions_do_not_depend_on_the_size_of_batches(batch: int) -> None:
     n = 40 if batch == 1 else 1500
     wrap = tiny_fit.wrapper()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import torch
@@ -136,11 +137,14 @@ def _n_refused_before(volume: Volume, gen: AbsMuonGenerator, stream: MuonStream,
     return int((~_touches(*_lines(before, volume), volume)).sum())
 
 
-def _accepted(volume: Volume, gen: AbsMuonGenerator, stream: MuonStream, n_wanted: int) -> Tensor:
-    """The first ``n_wanted`` muons of a stream that touch the volume, ``(n_wanted, 5)``."""
+def _accepted(volume: Volume, gen: AbsMuonGenerator, stream: MuonStream, n_wanted: int, share: float) -> Tensor:
+    """The first ``n_wanted`` muons of a stream that touch the volume, ``(n_wanted, 5)``.
+
+    ``share`` is about how many of them do; it decides how many are drawn at a time, not which are found.
+    """
     found: list[Tensor] = []
     n_found = n_drawn = 0
-    n_blocks = -(-n_wanted // MUON_BLOCK)
+    n_blocks = min(MAX_BLOCKS, math.ceil(1.1 * n_wanted / (max(share, 0.01) * MUON_BLOCK)))
     while n_found < n_wanted:
         n_drawn_next = min(n_drawn + n_blocks * MUON_BLOCK, MAX_BLOCKS * MUON_BLOCK)
         if n_drawn_next == n_drawn:
@@ -172,7 +176,8 @@ def _replacements(
         Indices ``(n,)``, replacements ``(n, 5)``, and the number of refused muons in the last block so far.
     """
     idx = refused.nonzero().squeeze(-1)
-    blocks = (idx + first) // MUON_BLOCK
+    blocks = torch.div(idx + first, MUON_BLOCK, rounding_mode="floor")
+    share = 1 - len(idx) / len(refused)
     parts: list[Tensor] = []
     n_last = earlier
     for block in range(first // MUON_BLOCK, (first + len(refused) - 1) // MUON_BLOCK + 1):
@@ -180,7 +185,7 @@ def _replacements(
         n_last = earlier + n_here
         if n_here:
             own = stream.child("resample", block)
-            parts.append(_accepted(volume, gen, own, n_last)[earlier:])
+            parts.append(_accepted(volume, gen, own, n_last, share)[earlier:])
         earlier = 0
     return idx, torch.cat(parts) if parts else torch.empty(0, 5), n_last
 

@@ -276,13 +276,13 @@ class MetricLogger(Callback):
             stack = [values[:length] for values in self.sub_losses.values()]
             parts.stackplot(range(1, length + 1), *stack, labels=list(self.sub_losses))
             parts.legend(fontsize=self.leg_sz)
-        parts.set_ylabel("Composition", fontsize=self.lbl_sz, color=self.lbl_col)
+        parts.set_ylabel("Composition", fontsize=self.leg_sz, color=self.lbl_col)
         lowest = parts
         main = self._main_metric()
         if main is not None and "metric" in axes:
             lowest = axes["metric"]
             lowest.plot(range(1, len(self.metric_vals[main]) + 1), self.metric_vals[main])
-            lowest.set_ylabel(self._metrics[main].name, fontsize=self.lbl_sz, color=self.lbl_col)
+            lowest.set_ylabel(self._metrics[main].name, fontsize=self.leg_sz, color=self.lbl_col)
         lowest.set_xlabel("Epoch", fontsize=self.lbl_sz, color=self.lbl_col)
         for axis in axes.values():
             axis.tick_params(labelsize=self.tk_sz, labelcolor=self.tk_col)

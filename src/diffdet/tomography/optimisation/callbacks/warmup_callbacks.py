@@ -141,7 +141,7 @@ class CostCoefWarmup(WarmupCallback):
         fit = self._fit
         if fit.state == "train" and self.warmup_active and fit.pred is not None:
             sub_losses = getattr(self._wrapper.loss_func, "sub_losses", {})
-            self.errors.append(sub_losses["error"].detach().reshape(()).clone())
+            self.errors.append(sub_losses["error"].detach().reshape(()).cpu().clone())
 
     def on_epoch_end(self) -> None:
         """Set the weight when the last epoch is over."""
@@ -206,7 +206,7 @@ class OptConfig(WarmupCallback):
             return
         for name, stats in self.stats.items():
             parameters = self._wrapper.opts[name].param_groups[0]["params"]
-            stats += [p.grad.detach().abs().reshape(-1).clone() for p in parameters if p.grad is not None]
+            stats += [p.grad.detach().abs().reshape(-1).cpu() for p in parameters if p.grad is not None]
 
     def on_epoch_end(self) -> None:
         """Set the learning rates when the last epoch is over."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -400,5 +401,5 @@ class AbsVolumeWrapper(metaclass=ABCMeta):
 def _check_counts(**counts: int) -> None:
     """Refuse what is not a whole number of at least 1."""
     for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
             raise InputError(f"`{name}` must be a whole number of at least 1; got {count!r}")
