@@ -139,17 +139,21 @@ def test_a_closed_pipe_is_no_error():
     assert not errors
 
 
-def test_warnings_of_ours_are_one_line(capsys):
+def test_warnings_of_ours_are_one_line(monkeypatch, capsys):
     import warnings
 
     from diffdet.core.errors import NoMuonsWarning
 
-    with warnings.catch_warnings():
+    def warn(*_, **__):
         warnings.simplefilter("always")
-        module.run(["--version"])
         warnings.warn("no muon is left", NoMuonsWarning, stacklevel=1)
         warnings.warn("theirs", UserWarning, stacklevel=1)
         warnings.warn("old", DeprecationWarning, stacklevel=1)
+
+    shown = warnings.showwarning
+    monkeypatch.setattr(module.cli, "main", warn)
+    assert module.run([]) == 0
+    assert warnings.showwarning is shown
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "diffdet: warning: no muon is left"
     assert lines[1].startswith("diffdet: warning: theirs (test_main.py:")

@@ -97,7 +97,12 @@ def run(args: Sequence[str] | None = None) -> int:
     Returns:
         0 done; 1 failed while running; 2 bad usage or bad input, nothing written; 130 or 143 stopped by a signal.
     """
-    warnings.showwarning = _show_warning
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        return _run(args)
+
+
+def _run(args: Sequence[str] | None) -> int:
     try:
         outcome: Any = cli.main(args=None if args is None else list(args), prog_name="diffdet", standalone_mode=False)
         sys.stdout.flush()

@@ -35,6 +35,7 @@ def context(record: RunRecord) -> dict[str, Any]:
         "status": status,
         "status_words": STATUS_WORDS.get(status, status),
         "reason": result.get("reason", ""),
+        "warnings": result.get("warnings") or [],
         "highlights": _highlights(result),
         "facts": _facts(record),
         "comparison": _comparison(result),

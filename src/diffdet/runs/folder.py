@@ -86,6 +86,16 @@ class RunFolder:
         ]
         return "foreign" if names else "empty"
 
+    def check_free(self) -> None:
+        """Refuse a folder that another process holds; quick, before anything heavy is loaded.
+
+        Raises:
+            LockedError: If another process holds it.
+        """
+        if (self.path / LOCK_NAME).is_file():
+            with FolderLock(self.path):
+                pass
+
     def check_new(self) -> None:
         """Refuse a folder in which no run can start.
 

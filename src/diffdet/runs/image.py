@@ -18,15 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from diffdet.core.checks import check_choice, check_positive
-from diffdet.core.errors import InputError, NoMuonsWarning, PhysicsWarning
+from diffdet.core.errors import InputError, NoMuonsWarning, PhysicsWarning, StorageError
 from diffdet.runs.config import RunConfig, as_mapping, load_config, to_yaml
 from diffdet.runs.doctor import versions
 from diffdet.runs.folder import CONFIG, REPORT, RESULT, RunFolder
+from diffdet.runs.signals import stopping
 from diffdet.runs.tasks.base import Progress
 from diffdet.runs.threads import keep_to_one_thread
 
 if TYPE_CHECKING:
-    from diffdet.tomography.imaging import MuonTracks, VoxelImage
+    from diffdet.tomography.imaging import MuonTracks, VoxelGrid, VoxelImage
     from diffdet.tomography.io import HitsReader, HitTable
 
 __all__ = ["IMAGE", "LAYERS", "SAVE_KINDS", "SLICES", "VTK", "image"]
@@ -107,8 +108,7 @@ def image(
         StorageError: If the hits cannot be read, or the folder cannot be written.
         MissingExtraError: If the format needs a library that is not installed.
     """
-    from diffdet.tomography.imaging import METHODS, MuonTracks, TrackStore, make_grid, make_image
-    from diffdet.tomography.io import HitsReader
+    from diffdet.tomography.imaging import METHODS, make_grid
 
     started = time.monotonic()
     keep_to_one_thread()
@@ -123,20 +123,10 @@ def image(
     _check_folder(folder, overwrite)
     low, high = (0.0, 0.0, found.volume.passive_z[0]), (*found.volume.lw, found.volume.passive_z[1])
     grid = make_grid(low, high, found.volume.passives[0].voxel if voxel is None else voxel)
-    told = progress or _silent
-    with HitsReader(hits, columns, split_z=0.5 * (low[2] + high[2])) as reader:
-        assumed = _assumed_momentum(reader, found, momentum)
-
-        def tracks_of(table: HitTable) -> MuonTracks:
-            return MuonTracks.from_hits(table, grid, momentum=assumed, max_angle=max_angle)
-
-        source = _Source(reader, tracks_of, told)
-
-        def passed(done: int, total: int | None, text: str) -> None:
-            if source.counted and total:
-                told(done * source.events, total * source.events, text)
-
-        picture = make_image(TrackStore(source.read), grid, method, progress=passed, **dict(options or {}))
+    with stopping():
+        source, picture, assumed = _make(
+            hits, columns, found, grid, method, momentum, max_angle, options, progress or _silent
+        )
     notes = _warnings(source, assumed, Path(hits))
     result: dict[str, Any] = {
         "format_version": _RESULT_VERSION,
@@ -161,6 +151,48 @@ def image(
         "warnings": notes,
     }
     return _save(folder, found, picture, result, save, overwrite, started)
+
+
+def _make(
+    hits: str | Path,
+    columns: Any,
+    config: RunConfig,
+    grid: VoxelGrid,
+    method: str,
+    momentum: float | None,
+    max_angle: float | None,
+    options: Mapping[str, int] | None,
+    told: Progress,
+) -> tuple[_Source, VoxelImage, float | None]:
+    """Read the hits and make the image; nothing is written."""
+    from diffdet.tomography.imaging import METHODS, MuonTracks, TrackStore, make_image
+    from diffdet.tomography.io import HitsReader
+
+    try:
+        with HitsReader(hits, columns, split_z=0.5 * sum(grid.z_range)) as reader:
+            assumed = _assumed_momentum(reader, config, momentum)
+
+            def tracks_of(table: HitTable) -> MuonTracks:
+                return MuonTracks.from_hits(table, grid, momentum=assumed, max_angle=max_angle)
+
+            source = _Source(reader, tracks_of, told)
+
+            def passed(done: int, total: int | None, text: str) -> None:
+                if source.counted and total:
+                    told(done * source.events, total * source.events, text)
+
+            picture = make_image(
+                TrackStore(source.read, METHODS[method].keep_bytes),
+                grid,
+                method,
+                progress=passed,
+                **dict(options or {}),
+            )
+    except StorageError as error:
+        # Hits that cannot be read are bad input: the command ends as for other bad input.
+        error.nothing_written = True  # type: ignore[attr-defined]
+        raise
+    return source, picture, assumed
 
 
 def _silent(done: int, total: int | None, text: str) -> None:

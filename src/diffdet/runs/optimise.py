@@ -311,6 +311,7 @@ def plan(
     folder = RunFolder(Path(out))
     shown = reporter or Reporter()
     changes: dict[str, Any] = {"sets": sets, "seed": seed, "device": device, "smoke": smoke}
+    folder.check_free()
     if resume and folder.state() == "started":
         config = load_config(folder.config)
         if source is not None or sets or seed is not None or device is not None or smoke:

@@ -32,6 +32,7 @@ ROLES: dict[str, dict[str, str]] = {
         "PanelX0Inferrer": f"{_TOMOGRAPHY}.inference.volume",
         "PocaZLadleFurnaceFillLevelInferrer": f"{_LADLE}.inference",
         "EdgeDetLadleFurnaceFillLevelInferrer": f"{_LADLE}.inference",
+        "LikelihoodLadleFurnaceFillLevelInferrer": f"{_LADLE}.likelihood",
     },
     "loss": {
         **dict.fromkeys(

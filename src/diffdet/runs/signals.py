@@ -47,3 +47,24 @@ def interrupting() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """For jobs that leave nothing behind unless they finish: a signal unwinds the block, then ends the process.
+
+    Files that are being written are removed on the way.
+
+    Raises:
+        KeyboardInterrupt: After SIGINT.
+        SystemExit: After another signal, with the exit code that it means.
+    """
+    from diffdet.loop.interrupts import exit_code
+
+    try:
+        with interrupting():
+            yield
+    except Interrupted as error:
+        if error.number == signal.SIGINT:
+            raise KeyboardInterrupt from None
+        raise SystemExit(exit_code(error.number)) from None

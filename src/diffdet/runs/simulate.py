@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from diffdet.core.errors import InputError, NoMuonsWarning
 from diffdet.runs.config import RunConfig, load_config
 from diffdet.runs.doctor import versions
+from diffdet.runs.signals import stopping
 from diffdet.runs.tasks.base import Progress
 from diffdet.runs.threads import keep_to_one_thread
 
@@ -70,7 +71,8 @@ def simulate(
     if seed is not None:
         found = found.model_copy(update={"seed": seed})
     keep_to_one_thread()
-    counts = _write(found, n_muons, path, truth, progress or _silent, chunk)
+    with stopping():
+        counts = _write(found, n_muons, path, truth, progress or _silent, chunk)
     wall = time.monotonic() - started
     notes = []
     if not counts["hits"]:
