@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from diffdet.core.errors import CheckpointError, NoMuonsWarning
+from diffdet.core.errors import CheckpointError, InputError, NoMuonsWarning
 from diffdet.core.random import MuonStream, Stream
 from diffdet.loop.events import Fire
 from diffdet.loop.state import LoopState
@@ -24,7 +25,7 @@ from diffdet.tomography.optimisation.events import VOLUME_EVENTS
 from diffdet.tomography.optimisation.fit_params import FitParams
 from diffdet.tomography.volume.volume import Volume
 
-__all__ = ["LossFunction", "PassiveVolume", "VolumeStep", "volume_batches"]
+__all__ = ["LossFunction", "PassiveVolume", "VolumeStep", "check_counts", "volume_batches"]
 
 LossFunction = Callable[[Tensor, Volume], Tensor]
 """Loss of a prediction for a volume; detector losses also say its parts in ``sub_losses``."""
@@ -251,3 +252,14 @@ def _load_loss(loss: LossFunction | None, state: Mapping[str, Any]) -> None:
         loss.load_state_dict(state["own"])
     if state["cost_coef"] is not None and loss is not None:
         vars(loss)["cost_coef"] = state["cost_coef"]
+
+
+def check_counts(**counts: int) -> None:
+    """Refuse numbers of epochs, volumes or muons that are not whole or below 1.
+
+    Raises:
+        InputError: If one is not; the message names it.
+    """
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
+            raise InputError(f"`{name}` must be a whole number of at least 1; got {count!r}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from diffdet.tomography.optimisation.callbacks.pred_callbacks import PredHandler
 from diffdet.tomography.optimisation.callbacks.warmup_callbacks import WarmupCallback
 from diffdet.tomography.optimisation.data.passives import PassiveYielder
 from diffdet.tomography.optimisation.fit_params import FitParams
-from diffdet.tomography.optimisation.step import LossFunction, PassiveVolume, VolumeStep, volume_batches
+from diffdet.tomography.optimisation.step import LossFunction, PassiveVolume, VolumeStep, check_counts, volume_batches
 from diffdet.tomography.optimisation.wrapper.persistence import load_wrapper, save_wrapper
 from diffdet.tomography.volume.layer import AbsDetectorLayer
 from diffdet.tomography.volume.volume import Volume
@@ -259,7 +258,7 @@ class AbsVolumeWrapper(metaclass=ABCMeta):
         """
         if self.loss_func is None:
             raise InputError("`loss_func` must be given to the wrapper before it can `fit`; got None")
-        _check_counts(n_epochs=n_epochs, passive_bs=passive_bs, n_mu_per_volume=n_mu_per_volume, mu_bs=mu_bs)
+        check_counts(n_epochs=n_epochs, passive_bs=passive_bs, n_mu_per_volume=n_mu_per_volume, mu_bs=mu_bs)
         callbacks = [] if cbs is None else cbs
         update = Update(self.opts, after_step=self._conform)
         step = self._step(update, n_mu_per_volume, mu_bs)
@@ -330,7 +329,7 @@ class AbsVolumeWrapper(metaclass=ABCMeta):
         Raises:
             InputError: If a number is out of range.
         """
-        _check_counts(n_mu_per_volume=n_mu_per_volume, mu_bs=mu_bs)
+        check_counts(n_mu_per_volume=n_mu_per_volume, mu_bs=mu_bs)
         handler = PredHandler() if pred_cb is None else pred_cb
         callbacks = [*(cbs or ()), handler]
         step = self._step(Update(self.opts), n_mu_per_volume, mu_bs)
@@ -396,10 +395,3 @@ class AbsVolumeWrapper(metaclass=ABCMeta):
         """Bring all detectors back into their bounds."""
         for detector in self.get_detectors():
             detector.conform_detector()
-
-
-def _check_counts(**counts: int) -> None:
-    """Refuse what is not a whole number of at least 1."""
-    for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, Integral) or count < 1:
-            raise InputError(f"`{name}` must be a whole number of at least 1; got {count!r}")
