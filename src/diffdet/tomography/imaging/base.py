@@ -35,6 +35,8 @@ class AbsImager(metaclass=ABCMeta):
     """
 
     method: ClassVar[str]
+    keep_bytes: ClassVar[int] = 1 << 25
+    """Tracks worth keeping in memory between the passes, 184 bytes a muon; more are read and fitted again."""
 
     def __init__(self, grid: VoxelGrid, *, cuts: int = 2) -> None:
         check_positive("cuts", cuts)

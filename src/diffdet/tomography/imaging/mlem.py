@@ -39,6 +39,7 @@ class MlemImager(AbsImager):
     """
 
     method = "mlem"
+    keep_bytes = 1 << 29  # reading the file fifty times would take longer than the work itself
 
     def __init__(self, grid: VoxelGrid, *, cuts: int = 2, iterations: int = 50) -> None:
         super().__init__(grid, cuts=cuts)
