@@ -27,8 +27,9 @@ class MuonResampler(Callback):
     only.
 
     A muon is accepted if its straight line crosses the *top* plane of at least one passive layer inside the footprint.
-    Refused ones are replaced by accepted muons of the same source. The replacements of a block of 1024 muons come from
-    a random stream of that block, in order, so they depend on neither the size of batches nor what was drawn before.
+    Refused ones are replaced by accepted muons of the same source. The replacements of a block of 1024 muons are
+    candidates that belong to that block, in order, so they depend on neither the size of batches nor what was drawn
+    before.
 
     Raises:
         NoHitsError: If too few of about a million candidates would touch the volume.
@@ -175,19 +176,32 @@ def _replacements(
     Returns:
         Indices ``(n,)``, replacements ``(n, 5)``, and the number of refused muons in the last block so far.
     """
+    first_block = first // MUON_BLOCK
+    n_blocks = (first + len(refused) - 1) // MUON_BLOCK + 1 - first_block
     idx = refused.nonzero().squeeze(-1)
-    blocks = torch.div(idx + first, MUON_BLOCK, rounding_mode="floor")
-    share = 1 - len(idx) / len(refused)
-    parts: list[Tensor] = []
-    n_last = earlier
-    for block in range(first // MUON_BLOCK, (first + len(refused) - 1) // MUON_BLOCK + 1):
-        n_here = int((blocks == block).sum())
-        n_last = earlier + n_here
-        if n_here:
-            own = stream.child("resample", block)
-            parts.append(_accepted(volume, gen, own, n_last, share)[earlier:])
-        earlier = 0
-    return idx, torch.cat(parts) if parts else torch.empty(0, 5), n_last
+    block = (idx + first) // MUON_BLOCK - first_block
+    counts = torch.bincount(block, minlength=n_blocks)
+    rank = torch.arange(len(idx), device=idx.device) - (counts.cumsum(0) - counts)[block]
+    rank[: int(counts[0])] += earlier
+    n_last = int(counts[-1]) + (earlier if n_blocks == 1 else 0)
+    if not len(idx):
+        return idx, torch.empty(0, 5), n_last
+
+    # One candidate for every muon of these blocks, drawn in one go: where at least half touch, they nearly suffice.
+    n = n_blocks * MUON_BLOCK
+    candidates = gen(n, stream=stream.child("resample"), start=first_block * MUON_BLOCK)
+    good = _touches(*_lines(candidates, volume), volume)
+    n_good, share = good.view(n_blocks, MUON_BLOCK).sum(1), float(good.double().mean())
+    good_idx = good.nonzero().squeeze(-1)
+    served = rank < n_good[block]
+    place = (n_good.cumsum(0) - n_good)[block] + rank
+    new = candidates.index_select(0, good_idx[place.clamp(max=max(len(good_idx) - 1, 0))] if len(good_idx) else idx * 0)
+    for k in block[~served].unique().tolist():
+        short = (block == k) & ~served
+        n_missing = int(rank[short].max()) - int(n_good[k]) + 1
+        more = _accepted(volume, gen, stream.child("resample", first_block + k), n_missing, share)
+        new[short] = more[rank[short] - n_good[k]]
+    return idx, new, n_last
 
 
 def _replace(
