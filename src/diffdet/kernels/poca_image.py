@@ -117,14 +117,14 @@ def voxel_sums(
     by_angle = torch.where(usable, inverse * inverse, torch.zeros_like(inverse)) * efficiency
     weight = torch.cat([by_angle, efficiency[None]])
     columns = torch.cat([weight * values * values, weight])
-    xy = (x[:, None] * y).flatten(0, 1)
-    zq = (z * columns[:, None]).flatten(0, 1)
     sums = onto
     shape = (columns.shape[0], z.shape[0], x.shape[0], y.shape[0])
+    # Factors of a product of matrices are made block by block: its digits depend on how they lie in memory.
     # split, not slices: the gradient of a slice is as large as the whole
-    for zq_part, xy_part, part in zip(*(t.split(block, -1) for t in (zq, xy, columns)), strict=True):
+    for x_part, y_part, z_part, part in zip(*(t.split(block, -1) for t in (x, y, z, columns)), strict=True):
+        xy, zq = (x_part[:, None] * y_part).flatten(0, 1), (z_part * part[:, None]).flatten(0, 1)
         floor = PROBABILITY_FLOOR * part.sum(-1, dtype=torch.float64)
-        of_block = (zq_part @ xy_part.T).to(torch.float64).reshape(shape) + floor[:, None, None, None]
+        of_block = (zq @ xy.T).to(torch.float64).reshape(shape) + floor[:, None, None, None]
         sums = of_block if sums is None else sums + of_block
     return columns.new_zeros(shape, dtype=torch.float64) if sums is None else sums
 
