@@ -74,7 +74,7 @@ UNUSABLE = [
     Bad("volume.budget=-6", "volume.budget", "-6", "greater than 0", "ladle_furnace"),
     Bad("volume.budget=.nan", "volume.budget", "nan", "finite"),
     Bad("loss.target_budget=-20", "loss.target_budget", "-20", "greater than 0"),
-    Bad("volume.budget=null", "optimiser.budget", "SGD", "volume.budget", "ladle_furnace"),
+    Bad("volume.budget=null", "optimiser.budget", "Adam", "volume.budget", "ladle_furnace"),
     # materials
     Bad("passives.layouts.0.background_x0=-1", "passives.layouts[0].background_x0", "-1", "greater than 0"),
     Bad("passives.layouts.0.background=leed", "passives.layouts[0].background", "leed", "lead"),
@@ -132,7 +132,7 @@ UNUSABLE = [
     Bad("callbacks.0=nowhere:Callback", "callbacks[0].class", "nowhere:Callback", "cannot be imported"),
     Bad("callbacks.0=os:system", "callbacks[0].class", "os:system", "standard library"),
     Bad("callbacks.0=torch:Tensor", "callbacks[0].class", "torch:Tensor", "inherits from"),
-    Bad("loss=null", "loss", "None", "a callback that supplies one"),
+    Bad("callbacks=[MuonResampler]", "loss", "None", "a callback that supplies one", "ladle_furnace"),
     Bad("loss.class=VoxelX0Lost", "loss.class", "VoxelX0Lost", "Did you mean `VoxelX0Loss`?"),
     Bad("inference.volume=PanelInferrer", "inference.volume", "PanelInferrer", "Did you mean `PanelX0Inferrer`?"),
     Bad("task.class=ladle", "task.class", "ladle", "ladle_furnace"),

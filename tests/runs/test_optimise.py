@@ -12,10 +12,10 @@ import sys
 
 import pytest
 import yaml
-from jobs import Started, arguments, n_lines, read_lines, without_times
 
 from diffdet.cli.main import run
 from diffdet.runs.config import as_mapping, load_config
+from jobs import Started, arguments, n_lines, read_lines, without_times
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:plotly")
 
@@ -223,7 +223,7 @@ def test_a_signal_saves_and_the_run_goes_on_bit_for_bit(number, code, name, unin
 
 @pytest.mark.parametrize("attempt", range(3))
 def test_a_killed_run_goes_on_bit_for_bit(attempt, uninterrupted, tmp_path):
-    moments = random.Random(attempt)  # noqa: S311
+    moments = random.Random(attempt)
     out = tmp_path / "RUN"
     for _ in range(2):
         process = Started(arguments(out, "--quiet", "--resume", sets=LONGER), tmp_path / "log")

@@ -22,6 +22,7 @@ EXIT_SIGINT, EXIT_SIGTERM = 130, 143
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "optimise": ("diffdet.cli.optimise:optimise", "Improve a detector by gradient descent and report on it."),
+    "check": ("diffdet.cli.check:check", "Compare the gradients of a design with finite differences, and advise."),
     "simulate": ("diffdet.cli.simulate:simulate", "Send muons through a design and write the hits."),
     "image": ("diffdet.cli.image:image", "Turn recorded hits into an image of radiation lengths."),
     "config": ("diffdet.cli.config:config", "List, show, describe and check configurations."),
@@ -118,7 +119,8 @@ def _run(args: Sequence[str] | None) -> int:
     except BrokenPipeError:
         return _end_of_output()
     except SystemExit as exit_:
-        # click leaves by itself, with 1, when the output is closed; it marks the stream so that nothing flushes it again.
+        # click leaves by itself, with 1, when the output is closed; it marks the stream so that nothing flushes it
+        # again.
         closed = "PacifyFlush" in type(sys.stdout).__name__
         return _end_of_output() if closed else int(exit_.code or 0)
     except Exception as error:

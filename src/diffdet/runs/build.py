@@ -329,13 +329,13 @@ def _read_cube(path: Path, shape: tuple[int, int, int], where: str) -> Tensor:
         raise InputError(f"{field}: expected an NPZ or HDF5 file, given {str(path)!r}, which does not exist")
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as content:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as content:
                 array = np.asarray(content["x0"]) if "x0" in content else None
         elif path.suffix in (".h5", ".hdf5"):
             import h5py
 
-            with h5py.File(path, "r") as file:
-                found = file.get("x0")
+            with h5py.File(path, "r") as archive:
+                found = archive.get("x0")
                 array = np.asarray(found[()]) if isinstance(found, h5py.Dataset) else None
         else:
             raise InputError(f"{field}: expected a file ending in .npz, .h5 or .hdf5, given {str(path)!r}")

@@ -41,15 +41,15 @@ def show(value: object, limit: int = 60) -> str:
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
-def path_of(location: Sequence[str | int], data: object) -> str:
+def path_of(location: Sequence[str | int], data: object, *, missing: bool = False) -> str:
     """A location as a path such as ``volume.layers[2].panels[0].xyz``.
 
-    pydantic puts the tags of unions between the keys; whatever is no key of the data at its place, and not the last
-    part, is such a tag and left out.
+    pydantic puts the tags of unions between the keys; whatever is no key of the data at its place is such a tag and
+    left out, but for the last part where that is a key that is missing.
     """
     path, here = "", data
     for place, part in enumerate(location):
-        last = place == len(location) - 1
+        last = missing and place == len(location) - 1
         if isinstance(part, int):
             path += f"[{part}]"
             here = here[part] if isinstance(here, Sequence) and not isinstance(here, str) and part < len(here) else None
@@ -103,9 +103,10 @@ def describe(error: ErrorDetails, data: object) -> str:
         expected = " or ".join(map(repr, tags))
         return f"{path_of(error['loc'], data)}.{key}: expected {expected}, given {shown}{'. ' + hint if hint else ''}"
     if error["type"] != "diffdet":
-        path = path_of(error["loc"], data)
+        missing = error["type"] == "missing"
+        path = path_of(error["loc"], data, missing=missing)
         expected = _expected(error)
-        given = "nothing" if error["type"] == "missing" else show(error["input"])
+        given = "nothing" if missing else show(error["input"])
         hint = ""
         if error["type"] in ("literal_error", "union_tag_invalid"):
             hint = did_you_mean(

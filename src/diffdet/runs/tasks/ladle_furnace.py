@@ -15,8 +15,8 @@ class LadleFurnace(AbsTask):
     """Squared error of the fill level on volumes that the optimisation has never seen.
 
     Every detector sees the same held-out volumes and muons, with physical panels. The linear correction of each
-    detector is fitted on ``n_calibration_repeats`` volumes per height and judged on ``n_repeats`` others, against the true fill
-    heights.
+    detector is fitted on ``n_calibration_repeats`` volumes per height and judged on ``n_repeats`` others, against the
+    true fill heights.
 
     Args:
         n_repeats: Test volumes per fill height.
