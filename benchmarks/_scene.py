@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from functools import partial
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, variance
 from tempfile import TemporaryDirectory
@@ -109,10 +110,15 @@ class Scene:
             )
         return torch.as_tensor(prediction)
 
-    def fit(self, muons: int, batch: int, steps: int, extra: list[Any] | None = None) -> list[float]:
-        """Run `steps` optimisation steps of `muons` muons each, and return the seconds of every one.
+    def fit(
+        self, muons: int, batch: int, steps: int, extra: list[Any] | None = None
+    ) -> tuple[list[float], list[float]]:
+        """Run `steps` optimisation steps of `muons` muons each.
 
         A step is what lies between two epochs of one volume: layout, muons, inference, loss, backward, update.
+
+        Returns:
+            Seconds of every step by the clock, and of processor time.
         """
         clock = self._step_clock()
         with TemporaryDirectory() as scratch:
@@ -120,7 +126,8 @@ class Scene:
                 steps, 1, muons, batch, self._passives(), None,
                 cbs=[clock, self._resampler(), *(extra or [])], cb_savepath=Path(scratch),
             )  # fmt: skip
-        return [after - before for before, after in zip(clock.ticks, clock.ticks[1:], strict=False)]
+        wall, cpu = zip(*clock.ticks, strict=True)
+        return [b - a for a, b in pairwise(wall)], [b - a for a, b in pairwise(cpu)]
 
     def _step_clock(self) -> Any:
         base = self._names("optimisation.callbacks.callback").Callback
@@ -130,13 +137,13 @@ class Scene:
 
             def __init__(self) -> None:
                 super().__init__()
-                self.ticks: list[float] = []
+                self.ticks: list[tuple[float, float]] = []
 
             def on_epoch_begin(self) -> None:
-                self.ticks.append(time.perf_counter())
+                self.ticks.append((time.perf_counter(), time.process_time()))
 
             def on_train_end(self) -> None:
-                self.ticks.append(time.perf_counter())
+                self.on_epoch_begin()
 
         return StepClock()
 

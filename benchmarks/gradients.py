@@ -94,7 +94,10 @@ class LossProbe:
 
             def on_backwards_end(self) -> None:
                 assert self.wrapper is not None
-                self.loss = float(self.wrapper.fit_params.mean_loss)
+                assert self.wrapper.fit_params is not None
+                mean_loss = self.wrapper.fit_params.mean_loss
+                assert mean_loss is not None
+                self.loss = float(mean_loss.detach())
                 self.gradient = torch.cat(
                     [(torch.zeros_like(p) if p.grad is None else p.grad).detach().clone().view(-1) for p in parameters]
                 )

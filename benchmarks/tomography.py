@@ -8,8 +8,9 @@ and four below, beryllium with a block of lead, muons of 5 GeV. Measured are
 * `step`: one optimisation step with 1,000 muons: layout, muons, inference, loss with a target budget, backward, update;
 * then how both grow on our side up to 1,000,000 muons, with the peak memory of every size.
 
-Both sides run in processes of their own, in turn, so that a busy machine disturbs both alike. Times are medians; the
-number of counted runs stands beside them. Every run is appended to `results/tomography.jsonl`.
+Both sides run in processes of their own, in turn. Times are medians by the clock; the number of counted runs stands
+beside them. A machine that is busy with other things slows short runs and long ones differently: the ratio of processor
+times, printed too, feels it less. Every run is appended to `results/tomography.jsonl`.
 
     python benchmarks/tomography.py            both sides, one thread and the default number of threads
     python benchmarks/tomography.py --quick    one thread, few runs, up to 100,000 muons
@@ -79,12 +80,14 @@ def shares(total: int, parts: int) -> list[int]:
 def compare(ours: Worker | None, peer: Worker | None, options: argparse.Namespace) -> dict[str, Any]:
     """Both sides in turn: a peer's run, then our share of runs, and so on."""
     seconds: dict[str, dict[str, list[float]]] = {"predict": {}, "step": {}}
+    cpu_seconds: dict[str, dict[str, list[float]]] = {"predict": {}, "step": {}}
     peaks: dict[str, dict[str, float]] = {"predict": {}, "step": {}}
     contrast: dict[str, list[float]] = {}
 
     def run(side: str, worker: Worker, job: str, **arguments: int) -> None:
         answer = worker(job, **arguments)
         seconds[job].setdefault(side, []).extend(answer["seconds"])
+        cpu_seconds[job].setdefault(side, []).extend(answer["cpu_seconds"])
         peaks[job][side] = max(peaks[job].get(side, 0.0), answer["peak_mb"])
         if "separation" in answer:
             contrast.setdefault(side, []).append(answer["separation"])
@@ -108,9 +111,12 @@ def compare(ours: Worker | None, peer: Worker | None, options: argparse.Namespac
             run("ours", ours, "step", muons=STEP_MUONS, batch=STEP_MUONS, steps=our_share)
     result: dict[str, Any] = {"separation": {side: summary(values) for side, values in contrast.items()}}
     for job, by_side in seconds.items():
-        result[job] = {side: summary(values) | {"peak_mb": peaks[job][side]} for side, values in by_side.items()}
-        if len(by_side) == 2:
-            result[job]["ratio"] = result[job]["peer"]["median"] / result[job]["ours"]["median"]
+        rows = result[job] = {}
+        for side, values in by_side.items():
+            rows[side] = summary(values) | {"peak_mb": peaks[job][side], "cpu": summary(cpu_seconds[job][side])}
+        if len(rows) == 2:
+            rows["ratio"] = rows["peer"]["median"] / rows["ours"]["median"]
+            rows["cpu_ratio"] = rows["peer"]["cpu"]["median"] / rows["ours"]["cpu"]["median"]
     return result
 
 
@@ -123,6 +129,7 @@ def scaling(ours: Worker, options: argparse.Namespace) -> dict[str, Any]:
             batch = min(options.batch, muons)
             answers = [ours(job, muons=muons, batch=batch, **extra) for _ in range(5)]
             row = summary([answer["seconds"][0] for answer in answers])
+            row |= {"cpu": summary([answer["cpu_seconds"][0] for answer in answers])}
             row |= {"muons": muons, "peak_mb": max(answer["peak_mb"] for answer in answers)}
             rows.append(row | {"muons_per_second": muons / row["median"]})
         large = [row for row in rows if row["muons"] >= EXPONENT_FROM]
@@ -132,7 +139,8 @@ def scaling(ours: Worker, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def print_comparison(result: dict[str, Any]) -> None:
-    print(f"  {'':22}{'ours':>11}{'runs':>6}{'peak':>9}   {'tomopt':>9}{'runs':>6}{'peak':>9}{'ratio':>9}")
+    side_heads = f"{'ours':>11}{'runs':>6}{'peak':>9}{'tomopt':>12}{'runs':>6}{'peak':>9}"
+    print(f"  {'':22}{side_heads}{'ratio':>9}{'in CPU time':>13}")
     for job, title in (("predict", f"predict, {PREDICT_MUONS:,} muons"), ("step", f"step, {STEP_MUONS:,} muons")):
         cells = ""
         for side, width in (("ours", 11), ("peer", 12)):
@@ -140,7 +148,7 @@ def print_comparison(result: dict[str, Any]) -> None:
                 cells += f"{human_time(row['median']):>{width}}{row['runs']:>6}{row['peak_mb']:>6.0f} MB"
             else:
                 cells += " " * (width + 15)
-        ratio = f"{result[job]['ratio']:>8.0f}x" if "ratio" in result[job] else ""
+        ratio = f"{result[job]['ratio']:>8.0f}x{result[job]['cpu_ratio']:>12.0f}x" if "ratio" in result[job] else ""
         print(f"  {title:22}{cells}{ratio}")
     contrasts = ", ".join(f"{side} {row['median']:.3f}" for side, row in result["separation"].items())
     print(f"  contrast of the lead block in the image: {contrasts}")
@@ -151,8 +159,8 @@ def print_scaling(result: dict[str, Any]) -> None:
         print(f"  {job}: time grows with the number of muons to the power {data['exponent']:.2f}")
         for row in data["rows"]:
             rate = f"{row['muons_per_second']:,.0f} muons/s"
-            time, peak = human_time(row["median"]), f"{row['peak_mb']:.0f} MB"
-            print(f"    {row['muons']:>9,} muons {time:>9} {rate:>22} peak {peak:>8}")
+            time, cpu, peak = human_time(row["median"]), human_time(row["cpu"]["median"]), f"{row['peak_mb']:.0f} MB"
+            print(f"    {row['muons']:>9,} muons {time:>9} ({cpu:>7} CPU) {rate:>20} peak {peak:>8}")
 
 
 def measure(options: argparse.Namespace, threads: int, peer_python: Path | None) -> dict[str, Any]:
