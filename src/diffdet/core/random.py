@@ -100,9 +100,9 @@ def _scratch() -> _Scratch:
     return _Scratch()
 
 
-def _generator(key: tuple[int | str, ...]) -> torch.Generator:
-    """A CPU generator whose whole state is the hash of the key."""
-    digest = bytearray(hashlib.shake_128(_encode(key)).digest(4 * _N_WORDS))
+def _generator(encoded_key: bytes) -> torch.Generator:
+    """A CPU generator whose whole state is the hash of an encoded key."""
+    digest = bytearray(hashlib.shake_128(encoded_key).digest(4 * _N_WORDS))
     scratch = _scratch()
     scratch.words.copy_(torch.frombuffer(digest, dtype=torch.int32))
     generator = torch.Generator(device="cpu")
@@ -153,7 +153,7 @@ class Stream:
         Args:
             *extra_key: Appended to the key: ``stream.generator("a")`` is ``stream.child("a").generator()``.
         """
-        return _generator(self.key + _checked_key(extra_key))
+        return _generator(_encode(self.key + _checked_key(extra_key)))
 
     def muons(self) -> MuonStream:
         """The muons of this stream: per-muon random numbers under the same key."""
@@ -238,8 +238,9 @@ class MuonStream(Stream):
         dtype = torch.get_default_dtype() if dtype is None else dtype
         numbers = torch.empty((*draws, stop - start), dtype=dtype, device="cpu")
         block_numbers = torch.empty((*draws, MUON_BLOCK), dtype=dtype, device="cpu")
+        common = _encode((*self.key, purpose, kind))
         for block in range(start // MUON_BLOCK, -(-stop // MUON_BLOCK)):
-            generator = _generator((*self.key, purpose, kind, block))
+            generator = _generator(common + _encode((block,)))
             if kind == "normal":
                 block_numbers.normal_(generator=generator)
             else:

@@ -80,7 +80,7 @@ def sample_radiation_lengths(
     place = torch.addcmul((xy / size + 1)[:, None], slope[:, None], fall)
     # Shifted by the border, truncation is floor. NaN, which no index can be, goes to the border.
     last = _last_place(bordered.shape, xy.dtype, xy.device)
-    ix, iy = torch.fmax(place, torch.zeros_like(last)).minimum(last).to(torch.int32)
+    ix, iy = place.nan_to_num(0.0).clamp_min(0).minimum(last).to(torch.int32)
     flat = torch.add(iy, ix, alpha=bordered.shape[1])
     return bordered.flatten().index_select(0, flat.flatten()).view_as(flat)
 

@@ -64,6 +64,7 @@ class ScatterBatch:
         keep = usable(pair, tracks, box)
         n_kept = int(keep.sum())
         self.n_removed = len(mu) - n_kept
+        kept: Tensor | None = None
         if self.n_removed:
             if n_kept == 0 and len(mu):
                 warnings.warn(
@@ -73,11 +74,12 @@ class ScatterBatch:
                     NoMuonsWarning,
                     stacklevel=2,
                 )
-            tracks = tracks.select(keep.nonzero().squeeze(-1))
+            kept = keep.nonzero().squeeze(-1)
+            tracks = tracks.select(kept)
             mu.filter_muons(keep)
         self._tracks = tracks
         # what these muons were when the batch was made, whatever is done to ``mu`` afterwards
-        self._above_below = mu.hit_batch("above"), mu.hit_batch("below")
+        self._recorded, self._kept = (above, below), kept
         self.reco_mom = mu.reco_mom.clone()
         """``(muons,)`` measured momentum, GeV."""
 
@@ -88,12 +90,22 @@ class ScatterBatch:
     @property
     def hits(self) -> dict[str, dict[str, Tensor]]:
         """Hits as ``MuonBatch.get_hits`` gives them."""
-        above, below = self._above_below
+        above, below = self.hit_batches()
         return {"above": above.to_dict(), "below": below.to_dict()}
 
     def hit_batches(self) -> tuple[HitBatch, HitBatch]:
         """Hits above and below, hit axis first and muon axis last."""
-        return self._above_below
+        if self._kept is not None:
+            above, below = self._recorded
+            self._recorded, self._kept = (above.select(self._kept), below.select(self._kept)), None
+        return self._recorded
+
+    def hit_efficiencies(self) -> tuple[Tensor, Tensor]:
+        """``(hit, muon)`` efficiencies above and below: quicker than to cut all hits where nothing else is needed."""
+        above, below = (hits.eff for hits in self._recorded)
+        if self._kept is not None:
+            above, below = above.index_select(1, self._kept), below.index_select(1, self._kept)
+        return above, below
 
     def _stacked(self, key: str) -> Tensor:
         return torch.cat([self.hits["above"][key], self.hits["below"][key]], 1)

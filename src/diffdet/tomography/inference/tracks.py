@@ -81,7 +81,8 @@ def pair_hits(above: HitBatch, below: HitBatch, *, generated: bool = False) -> H
         xy, sigma = reco, unc
         root = torch.stack([hits.eff for hits in sides])[:, :, None] / unc
     least = (root.detach().amax(1, keepdim=True) * MIN_RELATIVE_ROOT).clamp_min(MIN_WEIGHT_ROOT)
-    there = ((unc < MAX_HIT_SIGMA) & (reco.abs() < math.inf) & (root > least)).all(2)
+    in_x, in_y = ((unc < MAX_HIT_SIGMA) & (reco.abs() < math.inf) & (root > least)).unbind(2)
+    there = in_x & in_y
     if any(hits.valid is not None for hits in sides):
         there = there & torch.stack([hits.mask for hits in sides])
     n_hits = there.sum(1)

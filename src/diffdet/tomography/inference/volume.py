@@ -30,10 +30,10 @@ __all__ = [
 
 def panel_efficiency(scatters: ScatterBatch) -> Tensor:
     """``(muons,)`` probability that a muon leaves at least two hits above and two below."""
-    above, below = scatters.hit_batches()
+    above, below = scatters.hit_efficiencies()
     if len(above) != len(below):
-        return at_least_two(above.eff) * at_least_two(below.eff)
-    in_, out = at_least_two(torch.stack([above.eff, below.eff], 1))
+        return at_least_two(above) * at_least_two(below)
+    in_, out = at_least_two(torch.stack([above, below], 1))
     return in_ * out
 
 

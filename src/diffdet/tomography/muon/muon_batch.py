@@ -91,6 +91,7 @@ class MuonBatch:
         self.n_initial = n
         self._ids: Tensor | None = None  # None: nothing was removed
         self._hits: dict[str, list[HitBatch]] = {}
+        self._hits_of: Tensor | None = None  # which muons of the recorded hits are left, None: all
         self._n_draws: dict[str, int] = {}
         self._removed: list[Tensor] = []
         self._xyz_hist: list[Tensor] = []
@@ -150,7 +151,7 @@ class MuonBatch:
     @property
     def muons(self) -> Tensor:
         """``(N, 6)`` x, y, z, momentum, theta, phi (a copy; assign to replace the state)."""
-        return torch.stack([*self._rows[:3], self.mom, self.theta, self.phi], 1)
+        return _documented(self._rows)
 
     @muons.setter
     def muons(self, muons: Tensor) -> None:
@@ -219,13 +220,12 @@ class MuonBatch:
     @property
     def theta(self) -> Tensor:
         """``(N,)`` angle to the negative z axis, [0, pi], rad."""
-        return safe_atan2(safe_norm(self._rows[_UX : _UY + 1]), -self._rows[_UZ])
+        return _theta(self._rows)
 
     @property
     def phi(self) -> Tensor:
         """``(N,)`` azimuth from +x, [0, 2 pi), rad."""
-        phi = torch.remainder(safe_atan2(self._rows[_UY], self._rows[_UX]), 2 * math.pi)
-        return torch.where(phi >= 2 * math.pi, torch.zeros_like(phi), phi)  # remainder may round up to 2 pi
+        return _phi(self._rows)
 
     @property
     def theta_x(self) -> Tensor:
@@ -255,7 +255,7 @@ class MuonBatch:
     @property
     def upwards_muons(self) -> Tensor | None:
         """``(n, 6)`` last state of every muon that was removed, or None where none was."""
-        return torch.cat(self._removed) if self._removed else None
+        return _documented(torch.cat(self._removed, 1)) if self._removed else None
 
     def _set_angles(self, theta: Tensor, phi: Tensor) -> None:
         sine = torch.sin(theta)
@@ -383,11 +383,18 @@ class MuonBatch:
             raise ShapeError(f"`keep_mask` must have the shape ({len(self)},); given: {tuple(keep_mask.shape)}")
         if bool(keep_mask.all()):
             return
-        self._removed.append(self.muons[~keep_mask])
-        idx = keep_mask.nonzero().squeeze(-1)
+        gone, idx = (~keep_mask).nonzero().squeeze(-1), keep_mask.nonzero().squeeze(-1)
+        self._removed.append(self._rows.index_select(1, gone))
         self._rows = self._rows.index_select(1, idx)
         self._ids = idx if self._ids is None else self._ids.index_select(0, idx)
-        self._hits = {pos: [h.select(idx) for h in parts] for pos, parts in self._hits.items()}
+        if self._hits:
+            self._hits_of = idx if self._hits_of is None else self._hits_of.index_select(0, idx)
+
+    def _settle_hits(self) -> None:
+        """Cut recorded hits to the muons that are left: not before somebody asks, since often nobody does."""
+        idx, self._hits_of = self._hits_of, None
+        if idx is not None:
+            self._hits = {pos: [h.select(idx) for h in parts] for pos, parts in self._hits.items()}
 
     def get_xy_mask(self, xy_low: Limit, xy_high: Limit) -> Tensor:
         """``(N,)`` True where xy_low <= xy < xy_high (closed below, open above); None is unbounded."""
@@ -410,6 +417,7 @@ class MuonBatch:
         batch = hits if isinstance(hits, HitBatch) else HitBatch.from_dict(hits)
         if batch.n_muons != len(self):
             raise ShapeError(f"`hits` must be of these {len(self)} muons; given: hits of {batch.n_muons}")
+        self._settle_hits()
         self._hits.setdefault(pos, []).append(batch)
 
     def hit_batch(self, pos: str) -> HitBatch:
@@ -423,6 +431,7 @@ class MuonBatch:
                 f"no hits were recorded at {pos!r}; recorded: {sorted(self._hits) or 'none'}. "
                 f"Pass the muons through a volume with a detector layer of that `pos` first"
             )
+        self._settle_hits()
         parts = self._hits[pos]
         if len(parts) > 1:
             self._hits[pos] = parts = [HitBatch.cat(parts)]
@@ -448,6 +457,7 @@ class MuonBatch:
         keep: Any = None
         if xy_low is not None or xy_high is not None:
             keep = self.get_xy_mask(xy_low, xy_high)
+        self._settle_hits()
         for pos in self._hits:
             batch = self.hit_batch(pos)
             out[pos] = (batch if keep is None else batch.select(keep)).to_dict()
@@ -464,6 +474,7 @@ class MuonBatch:
         new.__dict__.update(self.__dict__)
         new._rows = self._rows.detach().clone()
         new._hits, new._n_draws, new._removed, new._xyz_hist = {}, dict(self._n_draws), [], []
+        new._hits_of = None
         return new
 
     def part(self, mask: Tensor) -> MuonBatch:
@@ -504,3 +515,19 @@ class MuonBatch:
     def theta_y_from_theta_phi(theta: Tensor, phi: Tensor) -> Tensor:
         """theta_y = atan(tan theta sin phi), for theta < pi/2."""
         return torch.atan(torch.tan(theta) * torch.sin(phi))
+
+
+def _theta(rows: Tensor) -> Tensor:
+    """``(N,)`` angle to the negative z axis from the internal rows, rad."""
+    return safe_atan2(safe_norm(rows[_UX : _UY + 1]), -rows[_UZ])
+
+
+def _phi(rows: Tensor) -> Tensor:
+    """``(N,)`` azimuth in [0, 2 pi) from the internal rows, rad."""
+    phi = torch.remainder(safe_atan2(rows[_UY], rows[_UX]), 2 * math.pi)
+    return torch.where(phi >= 2 * math.pi, torch.zeros_like(phi), phi)  # remainder may round up to 2 pi
+
+
+def _documented(rows: Tensor) -> Tensor:
+    """``(N, 6)`` x, y, z, momentum, theta, phi from the internal rows."""
+    return torch.stack([*rows[:3], rows[_P], _theta(rows), _phi(rows)], 1)
