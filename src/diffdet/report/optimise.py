@@ -87,7 +87,7 @@ def _highlights(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         return []
     name, unit = _split(key)
     power = common_power([final[key]])
-    decimals = decimals_for([final[f"{key}_se"]], power)
+    decimals = max(0, decimals_for([final[f"{key}_se"]], power) - 1)
     error = fixed(final[f"{key}_se"], decimals, power)
     unit = f"× {power_label(power)} {unit}" if power else unit
     highlights = [(f"{fixed(final[key], decimals, power)} ± {error}", unit, f"{name} of the optimised detector")]

@@ -123,84 +123,22 @@ def _squared(detectors: Mapping[str, Any], quantity: str, unit: str) -> str:
         return svg.to_svg(figure, f"Mean squared error by true {quantity}")
 
 
-def x0_figure(predictions: dict[str, Any], *, most: int = 6) -> list[tuple[str, str]]:
+def x0_figure(predictions: dict[str, Any]) -> list[tuple[str, str]]:
     """Slices through predicted and true radiation lengths of one volume.
 
     Args:
         predictions: ``edges`` (x, y, z, m) and cubes (z, x, y) under ``truth``, ``initial`` and ``final``; None where
             unknown.
-        most: Most slices to show; more are thinned out.
 
     Returns:
         ``(caption, svg)`` for one figure.
     """
     import numpy as np
 
-    cubes = {
-        key: np.array(predictions[key], dtype=float)
-        for key in ("truth", "initial", "final")
-        if predictions.get(key) is not None
-    }
+    from diffdet.report.slices import Rows, draw
+
+    names = {"truth": "true", "initial": name_of("initial"), "final": name_of("final")}
+    cubes = {name: np.array(predictions[key], dtype=float) for key, name in names.items() if predictions.get(key)}
     edges_x, edges_y, edges_z = (np.array(edge, dtype=float) for edge in predictions["edges"])
-    depth = len(edges_z) - 1
-    layers = sorted({round(k) for k in np.linspace(0, depth - 1, min(most, depth))})
-    return [
-        (
-            "Radiation length by layer, lowest first; shared colours, logarithmic",
-            slices(cubes, (edges_x, edges_y, edges_z), layers),
-        )
-    ]
-
-
-def slices(cubes: Mapping[str, Any], edges: tuple[Any, Any, Any], layers: Sequence[int]) -> str:
-    """A row of slices for each cube, with one colour scale.
-
-    Args:
-        cubes: Radiation lengths (z, x, y), m, by name; NaN where nothing is known.
-        edges: Edges of the voxels in x, y and z, m.
-        layers: Indices in z of the slices to show.
-
-    Returns:
-        An `svg` element.
-    """
-    import numpy as np
-    from matplotlib.colors import LogNorm
-
-    edges_x, edges_y, edges_z = edges
-    finite = np.concatenate([cube[np.isfinite(cube) & (cube > 0)] for cube in cubes.values()])
-    low, high = (np.percentile(finite, 1), np.percentile(finite, 99)) if finite.size else (1e-3, 1.0)
-    norm = LogNorm(low, max(high, low * 1.5))
-    titles = {"truth": "true", "initial": "initial", "final": "optimised"}
-    columns, rows = len(layers), len(cubes)
-    side = min(1.7, 9.6 / columns)
-    with svg.style():
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(side * columns + 1.0, side * rows + 0.55), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False)
-        mappable = None
-        for row, (name, cube) in enumerate(cubes.items()):
-            for column, layer in enumerate(layers):
-                ax = axes[row][column]
-                extent = (edges_x[0], edges_x[-1], edges_y[0], edges_y[-1])
-                mappable = ax.imshow(
-                    cube[layer].T, origin="lower", extent=extent, norm=norm, cmap="cividis", interpolation="nearest"
-                )
-                ax.grid(False)
-                ax.set_xticks([])
-                ax.set_yticks([])
-                for spine in ax.spines.values():
-                    spine.set_visible(False)
-                if row == 0:
-                    ax.set_title(f"{edges_z[layer]:.3g} – {edges_z[layer + 1]:.3g} m", fontsize=9, color=svg.SOFT)
-                if column == 0:
-                    ax.set_ylabel(titles.get(name, name), color=svg.INK)
-        if mappable is not None:
-            bar = figure.colorbar(mappable, ax=axes, shrink=0.9, aspect=30, pad=0.01)
-            from matplotlib.ticker import FuncFormatter, NullFormatter
-
-            bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            bar.ax.yaxis.set_minor_formatter(NullFormatter())
-            bar.outline.set_visible(False)
-            bar.set_label("X₀ [m]")
-        return svg.to_svg(figure, "Radiation length in horizontal slices")
+    picture = draw(Rows(cubes, "X₀ [m]"), (edges_x, edges_y, edges_z), "Radiation length in horizontal slices")
+    return [("Radiation length of the first volume, in slices from the lowest to the highest; shared colours", picture)]
