@@ -46,6 +46,7 @@ TOMOGRAPHY_RANK = {
     "optimisation.step": 6,
     "optimisation.callbacks": 6,
     "optimisation.wrapper": 7,
+    "optimisation.checking": 8,
     "plotting": 8,
     "benchmarks": 9,
 }

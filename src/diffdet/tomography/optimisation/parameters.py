@@ -45,12 +45,17 @@ def family(volume: Volume, name: str) -> list[nn.Parameter]:
 def named_parameters(volume: Volume) -> dict[str, nn.Parameter]:
     """Every learnable parameter of the detectors under a name that a person can follow.
 
+    Panels are counted from the top for each position, on through all its layers.
+
     Returns:
         For example ``{"above.0.xy_pos": ..., "budget_weights": ...}``.
     """
     found: dict[str, nn.Parameter] = {}
+    n_panels: dict[str, int] = {}
     for layer in volume.get_detectors():
-        for number, panel in enumerate(layer.yield_panels()):
+        for panel in layer.yield_panels():
+            number = n_panels.get(layer.pos, 0)
+            n_panels[layer.pos] = number + 1
             for name, parameter in panel.parameter_families().items():
                 found[f"{layer.pos}.{number}.{name}"] = parameter
     weights = getattr(volume, "budget_weights", None)
