@@ -15,6 +15,7 @@ from diffdet.core.random import key_seed
 from diffdet.kernels.fill_level import fit_correction
 from diffdet.tomography.benchmarks.ladle_furnace.data import LadleFurnacePassiveGenerator
 from diffdet.tomography.benchmarks.ladle_furnace.inference import PocaZLadleFurnaceFillLevelInferrer
+from diffdet.tomography.inference.volume import AbsVolumeInferrer
 from diffdet.tomography.optimisation.callbacks.data_callbacks import MuonResampler
 from diffdet.tomography.optimisation.callbacks.pred_callbacks import VolumeTargetPredHandler
 from diffdet.tomography.optimisation.data.passives import Passive, PassiveYielder
@@ -101,6 +102,7 @@ def evaluate_detector(
     n_calibration_repeats: int = 40,
     heights: Sequence[float] = FILL_HEIGHTS,
     smooth: float = 1.0,
+    inferrer: Callable[..., AbsVolumeInferrer] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> FillLevelResult:
     """Measure a detector: physical panels, held-out volumes, the linear correction fitted on other volumes.
@@ -115,7 +117,9 @@ def evaluate_detector(
         n_repeats: test volumes per height.
         n_calibration_repeats: calibration volumes per height.
         heights: true fill heights, m.
-        smooth: of the inferrer's lateral gate.
+        smooth: of the default inferrer's lateral gate.
+        inferrer: called with ``volume=`` for what predicts the fill height; None for
+            `PocaZLadleFurnaceFillLevelInferrer`, as in the published study.
         progress: called with the finished share in [0, 1].
 
     Returns:
@@ -128,7 +132,7 @@ def evaluate_detector(
     wrapper = ArbVolumeWrapper(
         volume,
         opts={},
-        partial_volume_inferrer=partial(PocaZLadleFurnaceFillLevelInferrer, smooth=smooth),
+        partial_volume_inferrer=inferrer or partial(PocaZLadleFurnaceFillLevelInferrer, smooth=smooth),
         seed=key_seed(seed, "ladle furnace evaluation"),
     )
     n_all = n_calibration_repeats + n_repeats
