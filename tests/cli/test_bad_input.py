@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from bad_configurations import UNUSABLE
 
+from bad_configurations import UNUSABLE
 from diffdet.cli.main import run
 from diffdet.runs.config import as_mapping, load_config
 

@@ -112,7 +112,7 @@ def _pictures(record: RunRecord) -> list[tuple[str, str]]:
         ("Scattering density 1/X₀, averaged along the line of sight", slices.views(density, where, "mean 1/X₀ [1/m]")),
         (
             "Scattering density in slices from the lowest to the highest, and one standard deviation of it in the same "
-            "colours. Empty where no muon went, or where the density came out below zero",
+            "colours. Plain where no muon went, or where the density came out below zero",
             slices.draw(density_row, where, "Image in horizontal slices"),
         ),
         ("Muons in each voxel", slices.draw(muons_row, where, "Muons in horizontal slices")),

@@ -83,7 +83,7 @@ def _main_key(result: Mapping[str, Any]) -> str | None:
 def _highlights(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     key = _main_key(result)
     initial, final = result.get("initial"), result.get("final")
-    if key is None or not initial or not final:
+    if key is None or not initial or not final or final.get(key) is None:
         return []
     name, unit = _split(key)
     power = common_power([final[key]])
@@ -91,7 +91,7 @@ def _highlights(result: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     error = fixed(final[f"{key}_se"], decimals, power)
     unit = f"× {power_label(power)} {unit}" if power else unit
     highlights = [(f"{fixed(final[key], decimals, power)} ± {error}", unit, f"{name} of the optimised detector")]
-    if final[key] > 0 and initial[key] > 0:
+    if final[key] > 0 and (initial.get(key) or 0) > 0:
         highlights.append((significant(initial[key] / final[key], 2), "times", "smaller than before the optimisation"))
     baselines = {label: figures for label, figures in (result.get("baselines") or {}).items() if figures.get(key)}
     if baselines and final[key] > 0:

@@ -51,6 +51,7 @@ def _norm(rows: Rows) -> Any:
 
 def _bare(axes: Any) -> None:
     axes.grid(False)
+    axes.set_facecolor(svg.RULE)  # where nothing is known
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -140,6 +141,7 @@ def views(cube: Any, edges: Edges, label: str) -> str:
                 image, origin="lower", extent=extent, norm=norm, cmap="cividis", interpolation="nearest"
             )
             ax.grid(False)
+            ax.set_facecolor(svg.RULE)
             ax.set_title(title, loc="left", color=svg.INK)
             ax.set_xlabel(across)
             ax.set_ylabel(up)
