@@ -15,7 +15,9 @@ from diffdet.cli.options import device_option, output_options, set_option
     metavar="CONFIG",
     help="Design in which the hits were recorded: a file, or a built-in one.",
 )
-@click.option("--method", required=True, metavar="METHOD", help="How the image is made: poca.")
+@click.option(
+    "--method", default="poca", show_default=True, metavar="METHOD", help="How the image is made: poca or mlem."
+)
 @click.option("--out", required=True, metavar="RUN", type=click.Path(), help="Folder of the image; new or empty.")
 @click.option(
     "--voxel", type=float, metavar="M", help="Edge of the image's voxels, m; the configuration's when absent."
