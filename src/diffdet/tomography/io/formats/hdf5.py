@@ -171,7 +171,8 @@ class Hdf5Source(Source):
 
     def _sequential(self, name: str) -> h5py.Dataset:
         """A checked dataset whose cache holds two chunks: enough to read it once from end to end, whatever its
-        layout."""
+        layout.
+        """
         import h5py
 
         chunks = checked_dataset(self._group, name, self.path).chunks
