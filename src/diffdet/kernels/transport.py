@@ -103,8 +103,8 @@ def cross_slab(
     The path through the layer is straight at first order; its radiation lengths are sampled in ``n_cells`` cells.
     The angle's variance is the increment of Highland's formula for everything crossed so far, the displacement
     follows from the lever arms of the cells (``scattering.path_scattering``), and muons end on the lower face along
-    their new direction. Width and displacement of a homogeneous block therefore do not depend on how it is cut into
-    layers or cells.
+    their new direction. The width of the angle behind a homogeneous block therefore does not depend on how it is cut
+    into layers or cells, and that of the displacement, with five cells or more to a layer, to 0.5 %.
 
     Args:
         xyz: positions, m.
