@@ -34,6 +34,10 @@ def _finite(value: Any) -> Any:
     return [_finite(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
+_IN_RECTANGLE = ("xy_pos", "z_pos", "xy_span")
+"""Families that the rectangle of a panel shows already."""
+
+
 @torch.no_grad()
 def describe_panels(volume: Volume) -> list[dict[str, Any]]:
     """Every panel of a volume as plain values.
@@ -42,26 +46,32 @@ def describe_panels(volume: Volume) -> list[dict[str, Any]]:
         volume: The volume.
 
     Returns:
-        For each panel its `layer` (from the top), `position`, number in the layer, `xyz_m`, `span_m` and `cost`.
+        For each panel its `layer` (from the top), `position`, number in the layer, `xyz_m`, `span_m` and `cost`. A
+        panel that covers no rectangle is told with the extent of its layer and ``"covers": "layer"``; what it learns
+        besides position and size stands in `parameters`, by family.
     """
     volume.assign_budget()
     entries = []
-    detectors = set(map(id, volume.get_detectors()))
-    for place, layer in enumerate(layer for layer in volume.layers if id(layer) in detectors):
+    for place, layer in enumerate(volume.get_detectors()):
         for number, panel in enumerate(layer.yield_panels()):
-            families = panel.parameter_families()
-            xy = families.get("xy_pos")
-            span = panel.get_scaled_xy_span() if hasattr(panel, "get_scaled_xy_span") else None
-            entries.append(
-                {
-                    "layer": place,
-                    "position": layer.pos,
-                    "panel": number,
-                    "xyz_m": [*(_shortest(xy) if xy is not None else [0.0, 0.0]), *_shortest(panel.z)],
-                    "span_m": _shortest(span) if span is not None else [0.0, 0.0],
-                    "cost": _shortest(panel.get_cost())[0],
-                }
-            )
+            found = panel.rectangle()
+            centre, span = (layer.lw / 2, layer.lw) if found is None else found
+            entry: dict[str, Any] = {
+                "layer": place,
+                "position": layer.pos,
+                "panel": number,
+                "xyz_m": [*_shortest(centre), *_shortest(panel.z)],
+                "span_m": _shortest(span),
+                "cost": _shortest(panel.get_cost())[0],
+            }
+            if found is None:
+                entry["covers"] = "layer"
+            more = {
+                family: _shortest(parameter)
+                for family, parameter in panel.parameter_families().items()
+                if family not in _IN_RECTANGLE or found is None
+            }
+            entries.append(entry | ({"parameters": more} if more else {}))
     return entries
 
 

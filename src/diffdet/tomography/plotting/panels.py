@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -20,7 +20,7 @@ def draw_layer(layer: AbsDetectorLayer, footprint: tuple[float, float], front: A
     """Draw the panels of a layer in x-z, y-z and x-y, at their effective size.
 
     Args:
-        layer: Layer whose panels say where they are, see `panel_rectangle`.
+        layer: Layer whose panels are drawn, see `panel_rectangle`.
         footprint: Extent of the passive block in x and y, m, hatched.
         front: Where to draw x-z.
         side: Where to draw y-z.
@@ -28,7 +28,7 @@ def draw_layer(layer: AbsDetectorLayer, footprint: tuple[float, float], front: A
     """
     from matplotlib.patches import Rectangle
 
-    boxes = [panel_rectangle(panel) for panel in layer.yield_panels()]
+    boxes = [panel_rectangle(panel, layer) for panel in layer.yield_panels()]
     colours = list(PALETTE.values())
     for number, box in enumerate(boxes):
         colour = colours[number % len(colours)]
@@ -60,18 +60,21 @@ def draw_response(layer: AbsDetectorLayer, axis: Axes) -> None:
     """Draw how the resolution of a layer's first panel falls towards its edge and beyond.
 
     Args:
-        layer: Layer whose panels have a centre and a span.
-        axis: Where to draw it: position in half widths of the panel, resolution relative to the nominal one.
+        layer: Layer with panels; the whole layer stands for a panel that does not say where it is.
+        axis: Where to draw it: position in half widths of the panel, resolution relative to the best one.
     """
-    panel: Any = next(iter(layer.yield_panels()))
-    parameters = panel.response_parameters()
-    centre, span, nominal = (parameters[name].detach() for name in ("centre", "span", "resolution"))
-    position = torch.linspace(-2, 2, 201, dtype=span.dtype, device=span.device)
-    line = torch.stack([centre[0] + position * span[0] / 2, centre[1].expand_as(position)])
-    shaped = {name: value.detach().reshape(-1, 1) for name, value in parameters.items()}
+    panel = next(iter(layer.yield_panels()))
+    parameters = {name: value.detach() for name, value in panel.response_parameters().items()}
+    (left, right), (low, high), _ = panel_rectangle(panel, layer)
+    like = next(iter(parameters.values()))
+    position = torch.linspace(-2, 2, 201, dtype=like.dtype, device=like.device)
+    across = 0.5 * (left + right) + position * (right - left) / 2
+    line = torch.stack([across, torch.full_like(across, 0.5 * (low + high))])
+    # as a layer passes them: parameters of one panel on a leading axis, muons on the last
+    shaped = {name: value.reshape(1, *(value.shape or (1,)), 1) for name, value in parameters.items()}
     with torch.no_grad():
-        resolution = panel.response(line, **shaped)[0][0] / nominal
-    axis.plot(position.cpu().numpy(), resolution.cpu().numpy(), color=PALETTE["blue"])
+        resolution = panel.response(line[None], **shaped)[0][0, 0]
+    axis.plot(position.cpu().numpy(), (resolution / resolution.max()).cpu().numpy(), color=PALETTE["blue"])
     axis.axvspan(-1, 1, color="grey", alpha=0.2)
     axis.set_ylim(0, 1.05)
     axis.set_xlabel("Position [half widths]")

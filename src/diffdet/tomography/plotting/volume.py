@@ -28,33 +28,31 @@ _Range = tuple[float, float]
 _Box = tuple[_Range, _Range, _Range]
 
 
-def panel_rectangle(panel: AbsPanel) -> _Box:
+def panel_rectangle(panel: AbsPanel, layer: AbsLayer | None = None) -> _Box:
     """Where a panel is and how large it effectively is.
 
     Args:
-        panel: Any panel with ``z`` and either ``x``, ``y`` and ``get_scaled_xy_span()`` or, among its
-            ``response_parameters()``, ``centre`` and ``span``.
+        panel: Any panel, see `AbsPanel.rectangle`.
+        layer: Its layer, whose whole extent stands for a panel that does not say where it is.
 
     Returns:
         Ranges in x and y, and the height twice, m.
 
     Raises:
-        NotSupportedError: If the panel does not say where it is.
+        NotSupportedError: If the panel does not say where it is, and there is no layer.
     """
-    x, y = getattr(panel, "x", None), getattr(panel, "y", None)
-    effective = getattr(panel, "get_scaled_xy_span", None)
-    span = effective() if callable(effective) else None
-    if x is None or y is None or span is None:
-        parameters = panel.response_parameters()
-        if "centre" not in parameters or "span" not in parameters:
-            raise NotSupportedError(
-                f"a {type(panel).__name__} cannot be drawn: it needs `x`, `y` and `get_scaled_xy_span()`, or `centre` "
-                f"and `span` among its response parameters; it has {', '.join(parameters) or 'none'}"
-            )
-        (x, y), span = parameters["centre"], parameters["span"]
-    width, depth = _numbers(span)
-    (left,), (front,), (z,) = _numbers(x), _numbers(y), _numbers(panel.z)
-    return (left - width / 2, left + width / 2), (front - depth / 2, front + depth / 2), (z, z)
+    (z,) = _numbers(panel.z)
+    found = panel.rectangle()
+    if found is not None:
+        (x, y), (width, depth) = _numbers(found[0]), _numbers(found[1])
+        return (x - width / 2, x + width / 2), (y - depth / 2, y + depth / 2), (z, z)
+    if layer is None:
+        has = ", ".join(panel.response_parameters()) or "none"
+        raise NotSupportedError(
+            f"a {type(panel).__name__} cannot be drawn: it needs `x`, `y` and `get_scaled_xy_span()`, or `centre` and "
+            f"`span` among its response parameters; it has {has}"
+        )
+    return (0.0, layer.extent[0]), (0.0, layer.extent[1]), (z, z)
 
 
 def _numbers(values: Any) -> list[float]:
@@ -89,7 +87,6 @@ def draw_volume(
 
     Raises:
         InputError: If a range is not two finite numbers, the lower one first.
-        NotSupportedError: If a panel does not say where it is.
     """
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -111,7 +108,7 @@ def draw_volume(
             legend["Detector layers"] = Line2D([], [], **_FRAME)
             for panel in sorted(detector.yield_panels(), key=lambda p: _numbers(p.z)):
                 colour = PALETTE["vermillion"]
-                _add_box(axes, panel_rectangle(panel), limits, colour, colour, appearance.FACE_ALPHA, "panel")
+                _add_box(axes, panel_rectangle(panel, detector), limits, colour, colour, appearance.FACE_ALPHA, "panel")
                 legend["Panels"] = Patch(facecolor=colour, edgecolor=colour, alpha=0.5)
         axes.set(xlim=limits[0], ylim=limits[1], zlim=limits[2], title="Volume layers")
         axes.set_xlabel("x [m]", labelpad=8)

@@ -44,6 +44,9 @@ class AbsPanel(nn.Module, metaclass=ABCMeta):
     hits are differentiable in its position and size. In evaluation, with ``realistic_validation``,
     ``physical_response`` applies instead: a muon outside has no hit.
 
+    Hits lie about the true position as normal noise says. A panel that measures otherwise, in strips for example, says
+    so in ``recorded`` and ``physical_recorded``.
+
     A panel has an attribute ``z``, its height [m] (a tensor of one element), learnable or not.
     """
 
@@ -77,9 +80,52 @@ class AbsPanel(nn.Module, metaclass=ABCMeta):
         res = panel_response.resolution(profile, parameters["resolution"], floor=0.0)
         return res, panel_response.efficiency(profile, parameters["efficiency"].squeeze(-1))
 
+    @staticmethod
+    def recorded(xy: Tensor, noise: Tensor, sigma: Tensor, **parameters: Tensor) -> Tensor:  # noqa: ARG004
+        """Positions that the smooth model records. Default: xy + noise sigma.
+
+        Args:
+            xy: ``(..., 2, muon)`` true positions, m.
+            noise: ``(..., 2, muon)`` standard normal numbers, the same for a muon at every call.
+            sigma: ``(..., 2, muon)`` standard deviations, the inverse of the resolution, m.
+            parameters: As for ``response``.
+
+        Returns:
+            ``(..., 2, muon)`` recorded positions, m.
+        """
+        return torch.addcmul(xy, noise, sigma)
+
+    @staticmethod
+    def physical_recorded(xy: Tensor, noise: Tensor, sigma: Tensor, **parameters: Tensor) -> Tensor:
+        """Positions that the physical detector records, of muons that it sees. Default: as ``recorded``, but none
+        beyond the edge of the rectangle ``span`` x ``span`` about ``centre``, if there is one.
+        """
+        reco = torch.addcmul(xy, noise, sigma)
+        if "centre" not in parameters or "span" not in parameters:
+            return reco
+        half = parameters["span"] / 2
+        return torch.minimum(torch.maximum(reco, parameters["centre"] - half), parameters["centre"] + half)
+
     @abstractmethod
     def get_cost(self) -> Tensor:
         """Cost in unit currency."""
+
+    def rectangle(self) -> tuple[Tensor, Tensor] | None:
+        """The rectangle that the panel effectively covers, for tables and pictures.
+
+        Returns:
+            Centre ``(2,)`` and total widths ``(2,)``, m. Default: ``x``, ``y`` and ``get_scaled_xy_span()`` if the
+            panel has them, else ``centre`` and ``span`` of its response parameters; None where it has neither.
+        """
+        x, y = getattr(self, "x", None), getattr(self, "y", None)
+        effective = getattr(self, "get_scaled_xy_span", None)
+        if x is not None and y is not None and callable(effective):
+            span: Any = effective()
+            return torch.stack([x.reshape(()), y.reshape(())]), span.reshape(2)
+        parameters = self.response_parameters()
+        if "centre" not in parameters or "span" not in parameters:
+            return None
+        return parameters["centre"].reshape(2), parameters["span"].reshape(2)
 
     def assign_budget(self, budget: Tensor | None = None) -> None:
         """Fix the panel's cost. Panels that can learn in fixed-budget mode override this."""
@@ -195,16 +241,12 @@ def _read_out(kind: AbsPanel, parameters: dict[str, Tensor], gen: Tensor, z: Ten
     if not kind.is_physical:
         res, eff = kind.response(gen, **parameters)
         sigma = res.reciprocal()
-        return HitBatch(torch.addcmul(gen, noise, sigma), gen, z, sigma, eff)
+        return HitBatch(kind.recorded(gen, noise, sigma, **parameters), gen, z, sigma, eff)
     res, eff = kind.physical_response(gen, **parameters)
     seen = (res > 0).all(-2) & (eff > 0)
-    res = torch.where(seen[:, None], res, torch.ones_like(res))
-    reco = gen + noise / res
-    if "centre" in parameters and "span" in parameters:  # a rectangle records no position beyond its edge
-        half = parameters["span"] / 2
-        reco = torch.minimum(torch.maximum(reco, parameters["centre"] - half), parameters["centre"] + half)
-    reco = torch.where(seen[:, None], reco, gen)
-    return HitBatch(reco, gen, z, 1 / res, torch.where(seen, eff, torch.zeros_like(eff)), seen)
+    sigma = torch.where(seen[:, None], res, torch.ones_like(res)).reciprocal()
+    reco = torch.where(seen[:, None], kind.physical_recorded(gen, noise, sigma, **parameters), gen)
+    return HitBatch(reco, gen, z, sigma, torch.where(seen, eff, torch.zeros_like(eff)), seen)
 
 
 class DetectorPanel(AbsPanel):

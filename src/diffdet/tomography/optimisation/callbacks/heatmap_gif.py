@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,6 @@ from torch import Tensor
 from diffdet.core import storage
 from diffdet.core.errors import InputError
 from diffdet.tomography.optimisation.callbacks.callback import Callback
-from diffdet.tomography.volume.heatmap import DetectorHeatMap
 
 __all__ = ["HeatMapGif"]
 
@@ -76,10 +76,10 @@ class HeatMapGif(Callback):
         families = self._heat_map().named_parameters()
         self.history.append({name: parameter.detach().cpu().clone() for name, parameter in families})
 
-    def _heat_map(self) -> DetectorHeatMap:
-        """The first heat map of the first detector."""
+    def _heat_map(self) -> Any:
+        """The first panel of the first detector that can draw its map."""
         detectors = self._wrapper.volume.get_detectors()
         for panel in detectors[0].yield_panels() if detectors else ():
-            if isinstance(panel, DetectorHeatMap):
+            if hasattr(panel, "draw_map"):
                 return panel
-        raise InputError("`HeatMapGif` needs a volume whose first detector has a DetectorHeatMap")
+        raise InputError("`HeatMapGif` needs a volume whose first detector has a map to draw, such as DetectorHeatMap")
