@@ -282,7 +282,8 @@ class PanelDetectorLayer(AbsDetectorLayer):
         return panel
 
     def yield_panels(self) -> Iterator[AbsPanel]:  # noqa: D102
-        return (self[k] for k in range(len(self.panels)))
+        panels: Any = self.panels
+        return iter(panels)
 
     @staticmethod
     def get_device(panels: nn.ModuleList) -> torch.device:
