@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import pytest
 import torch
@@ -286,7 +287,7 @@ def test_many_epochs_are_thinned_out_evenly():
     kept = [entry["epoch"] for entry in detector.thin(entries)]
     assert (kept[0], kept[-1]) == (0, 999)
     assert len(kept) == detector.MAX_FRAMES
-    gaps = [b - a for a, b in zip(kept, kept[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(kept)]
     assert max(gaps) - min(gaps) <= 1
     assert detector.thin(entries[:5]) == entries[:5]
 

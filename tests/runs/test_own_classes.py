@@ -69,7 +69,10 @@ class MyLoss(AbsDetectorLoss):
 class MyGenerator(AbsPassiveGenerator):
     def _generate(self, generator):
         x0 = 0.01 + 0.1 * torch.rand((), generator=generator)
-        return lambda *, z, lw, size: torch.full((round(float(lw[0]) / size), round(float(lw[1]) / size)), float(x0)), None
+        def layer(*, z, lw, size):
+            return torch.full((round(float(lw[0]) / size), round(float(lw[1]) / size)), float(x0))
+
+        return layer, None
 
 
 class MyMuons(MuonGenerator2016):

@@ -92,7 +92,8 @@ def _pictures(record: RunRecord) -> list[tuple[str, str]]:
     import numpy as np
 
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r") as opened:
+            file: Any = opened
             cubes = {
                 name: np.asarray(file[name][()], dtype=float) for name in ("inverse_x0", "inverse_x0_unc", "counts")
             }

@@ -52,7 +52,7 @@ def style() -> Iterator[None]:
     """The drawing style, for the block: thin lines, no boxes, light grid, text as text."""
     import matplotlib as mpl
 
-    settings: dict[str, Any] = {
+    settings: Any = {
         "svg.fonttype": "none",
         "svg.hashsalt": "diffdet",
         "font.family": "DejaVu Sans",

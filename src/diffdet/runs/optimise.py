@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from diffdet.core.errors import DiffdetError, InputError, NoHitsError, StorageError
 from diffdet.runs.config import RunConfig, as_mapping, load_config, to_yaml
@@ -30,14 +30,26 @@ if TYPE_CHECKING:
 RESULT_VERSION = 1
 
 
-class Reporter:
-    """Is told how the job goes; by default it says nothing."""
+class Reporter(Protocol):
+    """Is told how the job goes."""
 
     def stage(self, title: str, unit: str | None = None) -> None:
         """The next part of the job begins; `unit` is what will be counted."""
+        ...
 
     def __call__(self, done: int, total: int | None = None, text: str = "") -> None:
         """So many are done, of so many."""
+        ...
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def stage(self, title: str, unit: str | None = None) -> None:
+        """Say nothing."""
+
+    def __call__(self, done: int, total: int | None = None, text: str = "") -> None:
+        """Say nothing."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +83,7 @@ class Job:
     folder: RunFolder
     resume: bool = False
     command: str = ""
-    reporter: Reporter = field(default_factory=Reporter)
+    reporter: Reporter = field(default_factory=Silent)
     _built: Built | None = None
     _lock: FolderLock | None = None
 
@@ -309,7 +321,7 @@ def plan(
         InputError: If the configuration or the folder cannot be used.
     """
     folder = RunFolder(Path(out))
-    shown = reporter or Reporter()
+    shown = reporter or Silent()
     changes: dict[str, Any] = {"sets": sets, "seed": seed, "device": device, "smoke": smoke}
     folder.check_free()
     if resume and folder.state() == "started":

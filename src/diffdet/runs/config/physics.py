@@ -182,9 +182,9 @@ class TrackInferrerConfig(ClassSpec):
 class InferenceConfig(Section):
     """From hits to the quantity that the task asks for."""
 
-    tracks: TrackInferrerConfig = TrackInferrerConfig()
+    tracks: TrackInferrerConfig = TrackInferrerConfig.model_validate({})
     """From hits to tracks and scatterings."""
-    volume: VolumeInferrerConfig = VolumeInferrerConfig()
+    volume: VolumeInferrerConfig = VolumeInferrerConfig.model_validate({})
     """From scatterings to the prediction."""
 
 

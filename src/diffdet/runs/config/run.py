@@ -55,7 +55,7 @@ class RunConfig(Section):
     """Layers, panels and voxels."""
     passives: PassivesConfig
     """What stands in the volume while the detector learns."""
-    muons: MuonsConfig = MuonsConfig()
+    muons: MuonsConfig = MuonsConfig.model_validate({})
     """Where muons come from, and how many."""
     inference: InferenceConfig = InferenceConfig()
     """From hits to the quantity that the task asks for."""
@@ -71,7 +71,7 @@ class RunConfig(Section):
     """How long the optimisation goes on."""
     checkpoints: CheckpointsConfig = CheckpointsConfig()
     """How often the state is saved."""
-    task: TaskConfig = TaskConfig()
+    task: TaskConfig = TaskConfig.model_validate({})
     """How the detector is evaluated."""
     versions: dict[str, str] = Field(default_factory=dict)
     """Versions that wrote a resolved configuration; for information, not read."""
