@@ -26,6 +26,17 @@ _EVENTS = "tests/tomography/optimisation/test_fit_events.py"
 _LADLE_CALLBACKS = "tests/tomography/benchmarks/test_ladle_furnace_callbacks.py"
 _RESAMPLER = "tests/tomography/optimisation/test_resampler.py"
 _WRAPPER = "tests/tomography/optimisation/test_wrapper.py"
+_MUON_BATCH = "tests/tomography/muon/test_muon_batch.py"
+_PANEL = "tests/tomography/volume/test_panel.py"
+_VOLUME = "tests/tomography/volume/test_volume.py"
+_TRACKS = "tests/tomography/inference/test_tracks.py"
+_SCATTER_BATCH = "tests/tomography/inference/test_scatter_batch.py"
+_VOLUME_INFERENCE = "tests/tomography/inference/test_volume_inference.py"
+_GRADIENTS = "tests/tomography/test_step_gradients.py"
+_SCATTERING = "tests/physics/test_scattering_physics.py"
+_TRANSPORT = "tests/kernels/test_transport.py"
+_LINES = "tests/kernels/test_lines.py"
+_LADLE_INFERENCE = "tests/tomography/benchmarks/test_ladle_furnace_inference.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -537,6 +548,196 @@ FITTING = [
     ),
 ]
 
+FLIGHT_AND_INFERENCE = [
+    KnownDifference(
+        path="diffdet.tomography.volume.layer.PassiveLayer",
+        old="displaces a scattered muon to the side opposite to its deflection: correlation -0.865 in every step",
+        ours="displaces it to the same side: correlation +sqrt(3)/2",
+        why="so the PDG's formulae say; the apparent vertex then lies inside the material",
+        test=f"{_SCATTERING}::test_muons_are_displaced_to_the_side_they_are_deflected_to",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.volume.layer.PassiveLayer",
+        old="applies Highland's formula to every step: 8 to 13 % too narrow with the default steps, and dependent"
+        " on them",
+        ours='adds up radiation lengths, so the total has the formula\'s width whatever the steps; "pdg-step" has '
+        "the older way",
+        why="the formula is one for total thicknesses",
+        test=f"{_SCATTERING}::test_ten_centimetres_scatter_alike_however_they_are_cut",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.volume.layer.PassiveLayer",
+        old="takes beta to be 1",
+        ours="divides by beta times momentum",
+        why="at 0.5 GeV it is 2 %, below that more",
+        test=f"{_SCATTERING}::test_width_goes_with_one_over_beta_p",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.volume.layer.PassiveLayer",
+        old="steps for ever with muons that fly almost horizontally",
+        ours="crosses a layer in one operation, whatever the inclination",
+        why="every loop ends",
+        test=f"{_TRANSPORT}::test_nearly_horizontal_muons_leave_sideways_without_trouble",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.muon.muon_batch.MuonBatch.scatter_dtheta_xy",
+        old="loses exactly vertical muons, whose azimuth becomes NaN",
+        ours="keeps them, with azimuth 0",
+        why="a vertical muon is a muon",
+        test=f"{_MUON_BATCH}::test_a_vertical_muon_can_be_scattered_and_is_not_lost",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.muon.muon_batch.MuonBatch",
+        old="draws scattering and smearing from torch's global generator",
+        ours="draws from a stream keyed by muon, so hits are the same bit for bit however muons are batched",
+        why="a seed fixes the muons, whatever the batch size or the order of work",
+        test=f"{_MUON_BATCH}::test_hits_do_not_depend_on_how_muons_are_batched",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.muon.muon_batch.MuonBatch.snapshot_xyz",
+        old="is called behind every layer, though nobody reads the copies",
+        ours="is called on request only: `Volume(..., snapshots=True)`",
+        why="copies of all positions cost memory",
+        test=f"{_VOLUME}::test_snapshots_on_request",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.volume.panel.DetectorPanel.get_hits",
+        old="differentiates by z as if the plane were mislabelled: 2 to 4 orders of magnitude too large",
+        ours="moves the hit along the track with the panel",
+        why="so finite differences say",
+        test=f"{_PANEL}::test_hits_follow_every_parameter",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.volume.panel.DetectorPanel.get_hits",
+        old="gives hits at infinity where a physical panel is missed",
+        ours="gives NaN there, with infinite uncertainty and efficiency 0, and keeps gradients finite",
+        why="documented so",
+        test=f"{_PANEL}::test_hits_have_the_documented_form",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.volume.panel.DetectorPanel.clamp_params",
+        old="moves panels at the edge of their layer by a random distance at every update",
+        ours="leaves panels inside alone, and brings others back to a fixed distance from the edge",
+        why="nothing that is not learnt should move, and nothing be random",
+        test=f"{_PANEL}::test_a_panel_outside_its_box_is_brought_back_and_one_inside_is_left_alone",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.volume.panel.DetectorPanel",
+        old="accepts efficiencies above 1 and non-finite positions, and refuses whole numbers",
+        ours="refuses the former and takes the latter",
+        why="an efficiency is a probability, and 1 is a number",
+        test=f"{_PANEL}::test_nonsense_is_refused",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.volume.volume.Volume.get_cost",
+        old="returns an integer tensor for an integer budget",
+        ours="returns a floating one",
+        why="a loss adds it to floating numbers",
+        test=f"{_VOLUME}::test_a_budget_is_shared_by_softmax_and_spent_to_the_last_coin",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.volume.volume.Volume.lookup_passive_xyz_coords",
+        old="shifts the z of the caller's tensor, in place",
+        ours="leaves it alone",
+        why="looking something up should not move it",
+        test=f"{_VOLUME}::test_look_up_finds_the_documented_voxels_and_leaves_its_argument_alone",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.volume.volume.Volume.get_rad_cube",
+        old="skips layers without a layout, so that the cube is too short",
+        ours="refuses, with the layer that lacks one",
+        why="the shape of the cube should not depend on what was forgotten",
+        test=f"{_VOLUME}::test_a_volume_without_a_layout_says_so",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.volume.volume.Volume",
+        old="accepts layers that overlap, leave gaps between voxels, or stand in any order",
+        ours="refuses them when the volume is made",
+        why="all that follows assumes one contiguous block and layers from top to bottom",
+        test=f"{_VOLUME}::test_layers_that_do_not_fit_are_refused",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.inference.scattering.ScatterBatch",
+        old="in evaluation drops muons that miss a single panel",
+        ours="uses all with two hits above and two below",
+        why="two hits determine a line, and the efficiency of a muon counts the same",
+        test=f"{_TRACKS}::test_evaluation_uses_all_muons_with_two_hits_on_each_side",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.inference.scattering.ScatterBatch.total_scatter",
+        old="takes acos of a rounded cosine: below 0.3 mrad angles are 0 in float32, and lost",
+        ours="takes atan2 of what does not cancel",
+        why="in air most muons scatter by less",
+        test=f"{_SCATTER_BATCH}::test_small_scatters_are_seen_in_float32",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.inference.scattering.ScatterBatch.get_muon_trajectory",
+        old="fits with moments that are not centred: errors of 5e-4 rad from rounding alone for the furnace's "
+        "first detector",
+        ours="centres them: errors below a thousandth of the statistical ones",
+        why="rounding should not be seen",
+        test=f"{_LINES}::test_float32_fits_are_within_a_thousandth_of_their_uncertainty",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.inference.scattering.ScatterBatch",
+        old="propagates uncertainties by the Jacobian of all muons by all hits, in time and memory quadratic in "
+        "muons, and cannot differentiate it",
+        ours="has closed forms, linear in muons and differentiable",
+        why="the term d(uncertainty)/d(panel) is most of the gradient",
+        test=f"{_GRADIENTS}::test_voxel_loss",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.inference.scattering.ScatterBatch",
+        old="changes with its muons when they are filtered later",
+        ours="keeps what the muons were when it was made",
+        why="two batches of the same muons would not fit together",
+        test=f"{_SCATTER_BATCH}::test_what_is_done_to_the_muons_afterwards_changes_nothing",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.inference.scattering.ScatterBatch",
+        old="fails where a single muon, or no muon, can be used, with a detector that does not learn, or with one"
+        " panel on a side",
+        ours="gives batches of any length, with a warning where none can be used",
+        why="a batch without use is no error in a fit",
+        test=f"{_TRACKS}::test_one_panel_on_a_side_warns_that_nothing_can_be_used",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.inference.volume.AbsX0Inferrer",
+        old="holds probabilities of all muons for all voxels, computed in a loop over voxels",
+        ours="holds one factor per axis, summed as products of matrices",
+        why="time and memory are linear in muons",
+        test=f"{_VOLUME_INFERENCE}::test_no_array_of_muons_times_voxels_exists",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.inference.volume.AbsX0Inferrer",
+        old="keeps every muon of a volume, with its graph",
+        ours="forgets muons on request (`retain_muons`), with the same result bit for bit",
+        why="a stream of muons should not fill the memory",
+        test=f"{_VOLUME_INFERENCE}::test_predictions_do_not_depend_on_how_muons_are_batched_nor_on_forgetting_them",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.inference.volume.DenseBlockClassifierFromX0s",
+        old="takes a third of the voxels asked for as the block",
+        ours="takes as many as asked for",
+        why="it counted three coordinates of each voxel",
+        test=f"{_VOLUME_INFERENCE}::test_dense_block_statistic_is_that_of_the_recipe",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.benchmarks.ladle_furnace.volume.get_initial_detector",
+        old="gives one panel above smoothness 0.1 and one below efficiency 1, whatever is asked for",
+        ours="makes all panels alike, in all three detectors",
+        why="otherwise, the arguments would not mean what they say",
+        test=f"{_LADLE_INFERENCE}::test_all_panels_of_a_detector_are_alike",
+    ),
+    KnownDifference(
+        path="diffdet.tomography.benchmarks.ladle_furnace.inference.PocaZLadleFurnaceFillLevelInferrer",
+        old="takes the furnace to be square, and fails where a point is known exactly or nearly no muon has weight",
+        ours="takes its two widths, and gives a height in both cases",
+        why="rare batches should not end a fit",
+        test=f"{_LADLE_INFERENCE}::test_muons_beside_the_furnace_do_not_make_a_height_of_nothing",
+    ),
+]
+
 KNOWN_DIFFERENCES = [
     *MUONS,
     *UTILS,
@@ -549,4 +750,5 @@ KNOWN_DIFFERENCES = [
     *PLOTTING,
     *GEOMETRY,
     *FITTING,
+    *FLIGHT_AND_INFERENCE,
 ]
