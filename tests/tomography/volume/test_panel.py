@@ -10,7 +10,8 @@ from torch import nn
 
 from diffdet.core.errors import InputError, NotSupportedError
 from diffdet.kernels import panel_response
-from diffdet.tomography.volume.panel import AbsPanel, DetectorPanel, SigmoidDetectorPanel, record_hits
+from diffdet.tomography.volume.panel import AbsPanel, DetectorPanel, SigmoidDetectorPanel
+from diffdet.tomography.volume.readout import record_hits
 from scenes import beam, muons, panel, pencil
 
 F64 = {"dtype": torch.float64}

@@ -115,7 +115,7 @@ class DetectorHeatMap(AbsPanel):
         self.mu = nn.Parameter(mu.to(device=device, dtype=dtype))
         self.sig = nn.Parameter(sig.to(device=device, dtype=dtype))
         self.norm = nn.Parameter(torch.ones(1, device=device, dtype=dtype))
-        self.z: nn.Parameter = nn.Parameter(centre[2:].to(device=device, dtype=dtype))  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.z: nn.Parameter = nn.Parameter(centre[2:].to(device=device, dtype=dtype))
         for name, value in (("m2_cost", m2_cost), ("resolution", res), ("efficiency", eff)):
             self.register_buffer(name, torch.tensor(float(value), device=device, dtype=dtype))
         self.register_buffer("xy_fix", centre[:2].to(device=device, dtype=dtype))

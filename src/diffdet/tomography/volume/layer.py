@@ -13,7 +13,8 @@ from diffdet.core.checks import check_finite, check_multiple, check_positive, ch
 from diffdet.core.errors import GeometryError, InputError, ShapeError
 from diffdet.kernels import transport, voxels
 from diffdet.tomography.core import DEVICE, RadLengthFunc
-from diffdet.tomography.volume.panel import AbsPanel, record_hits
+from diffdet.tomography.volume.panel import AbsPanel
+from diffdet.tomography.volume.readout import record_hits
 from diffdet.tomography.volume.scatter_model import AbsScatterModel, get_scatter_model
 
 if TYPE_CHECKING:
@@ -126,6 +127,15 @@ class PassiveLayer(AbsLayer):
     def per_length(self) -> Tensor:
         """``(nx, ny)`` 1/X0 of the voxels, 1/m; zeros while nothing is loaded."""
         return self.bordered_per_length[1:-1, 1:-1]
+
+    @property
+    def layout(self) -> tuple[Tensor | None, Tensor | None]:
+        """What `load_rad_length` loaded; assign to put it back."""
+        return self.rad_length, self._bordered
+
+    @layout.setter
+    def layout(self, layout: tuple[Tensor | None, Tensor | None]) -> None:
+        self.rad_length, self._bordered = layout
 
     def load_rad_length(self, rad_length_func: RadLengthFunc) -> None:
         """Load a layout.

@@ -234,6 +234,17 @@ class Volume(nn.Module):
         for layer in self.get_passives():
             layer.load_rad_length(rad_length_func)
 
+    @property
+    def layout(self) -> tuple[Tensor | None, list[tuple[Tensor | None, Tensor | None]]]:
+        """What `load_rad_length` loaded: the target, and the layers' layouts. Assign to put it back."""
+        return self._target, [layer.layout for layer in self.get_passives()]
+
+    @layout.setter
+    def layout(self, layout: tuple[Tensor | None, list[tuple[Tensor | None, Tensor | None]]]) -> None:
+        self._target, of_layers = layout
+        for layer, of_layer in zip(self.get_passives(), of_layers, strict=True):
+            layer.layout = of_layer
+
     def get_rad_cube(self) -> Tensor:
         """``(nz, nx, ny)`` X0 of the voxels, lowest layer first, m.
 
