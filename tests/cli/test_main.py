@@ -56,6 +56,12 @@ def test_the_summaries_of_the_commands_are_their_own(capsys):
         (["simulate", "--out", "hits.csv"], ("Missing option '--muons'",)),
         (["simulate", "--out", "hits.csv", "--muons", "0"], ("--muons", "0", "x>=1")),
         (["image", "hits.csv"], ("Missing option '--config'",)),
+        (["image", "h.csv", "--config", "x", "--out", "R", "--voxel", "5 feet"], ("--voxel", "'5 feet'", "m, km, cm")),
+        (["image", "h.csv", "--config", "x", "--out", "R", "--voxel", "0"], ("--voxel", "'0'", "a length above 0")),
+        (
+            ["image", "h.csv", "--config", "x", "--out", "R", "--momentum", "-5 GeV"],
+            ("--momentum", "'-5 GeV'", "above 0"),
+        ),
         (["config", "show", "ladle"], ("NAME", "'ladle'", "ladle_furnace")),
         (["config", "check", "nowhere.yaml"], ("CONFIG", "'nowhere.yaml'", "does not exist")),
         (["report", "nowhere"], ("RUN", "'nowhere'", "not a folder")),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from diffdet.cli.options import device_option, output_options, set_option
+from diffdet.cli.options import Quantity, device_option, output_options, set_option
 
 
 @click.command()
@@ -20,12 +20,20 @@ from diffdet.cli.options import device_option, output_options, set_option
 )
 @click.option("--out", required=True, metavar="RUN", type=click.Path(), help="Folder of the image; new or empty.")
 @click.option(
-    "--voxel", type=float, metavar="M", help="Edge of the image's voxels, m; the configuration's when absent."
+    "--voxel",
+    type=Quantity("a length", "LENGTH_UNITS"),
+    metavar="M",
+    help="Edge of the image's voxels, m or with a unit; the configuration's when absent.",
 )
 @click.option(
     "--columns", type=click.Path(), metavar="MAP", help="YAML that maps our columns to those of HITS, with units."
 )
-@click.option("--momentum", type=float, metavar="GEV", help="Momentum of the muons, GeV, where HITS has none.")
+@click.option(
+    "--momentum",
+    type=Quantity("a momentum", "MOMENTUM_UNITS"),
+    metavar="GEV",
+    help="Momentum of the muons, GeV or with a unit, where HITS has none.",
+)
 @click.option("--save", multiple=True, metavar="KIND", help="Also save the image as: vtk. May be repeated.")
 @set_option
 @device_option

@@ -30,6 +30,40 @@ def device_option(function: Function) -> Function:
     return click.option("--device", metavar="D", help=text)(function)
 
 
+class Quantity(click.ParamType):
+    """A positive number in a base unit, or with a unit of its own: ``0.05`` or ``"5 cm"``.
+
+    Args:
+        what: Name of the quantity, for messages.
+        units: Name of the table of units in `diffdet.runs.config.quantities`.
+    """
+
+    name = "quantity"
+
+    def __init__(self, what: str, units: str) -> None:
+        self._what, self._units = what, units
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number in the base unit."""
+        from pydantic_core import PydanticCustomError
+
+        from diffdet.runs.config import quantities
+
+        units: dict[str, float] = getattr(quantities, self._units)
+        base = next(iter(units))
+        try:
+            number = quantities.parse_quantity(value, units, self._what)
+        except PydanticCustomError:
+            number = None
+        if not isinstance(number, float) or not 0 < number < float("inf"):
+            self.fail(
+                f"expected {self._what} above 0, in {base} or with a unit ({', '.join(units)}), given {value!r}",
+                param,
+                ctx,
+            )
+        return number
+
+
 def output_options(function: Function) -> Function:
     """`--quiet` and `--json`."""
     function = click.option(

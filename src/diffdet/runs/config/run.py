@@ -29,8 +29,12 @@ FORMAT_VERSION = 1
 _DEVICE = re.compile(r"cpu|auto|mps|cuda(:\d+)?")
 
 
+DEFAULT_CALLBACKS = ("MuonResampler", "NoMoreNaNs")
+"""Callbacks of a configuration that names none."""
+
+
 def _default_callbacks() -> list[CallbackConfig]:
-    return [CallbackConfig.model_validate(name) for name in ("MuonResampler", "NoMoreNaNs")]
+    return [CallbackConfig.model_validate(name) for name in DEFAULT_CALLBACKS]
 
 
 class RunConfig(Section):
@@ -66,7 +70,7 @@ class RunConfig(Section):
     panels) how it moves; `FAMILY.above` and `FAMILY.below` treat the two sides apart. A family that is not named
     stands still."""
     callbacks: list[CallbackConfig] = Field(default_factory=_default_callbacks)
-    """What acts at events of the optimisation, in this order, after the warm-ups."""
+    """What acts at events of the optimisation, in this order; the warm-ups that the schedule asks for come last."""
     schedule: ScheduleConfig = ScheduleConfig()
     """How long the optimisation goes on."""
     checkpoints: CheckpointsConfig = CheckpointsConfig()

@@ -65,7 +65,7 @@ class CheckpointsConfig(Section):
     every_epochs: Annotated[int, Field(ge=1)] = 1
     """Epochs between checkpoints."""
     every: Duration = 300.0
-    """Longest time between checkpoints, s; one is then written at the end of the epoch in progress."""
+    """Longest time between checkpoints, s; one is then written after the update in progress."""
     keep: Annotated[int, Field(ge=1)] = 2
     """Checkpoints kept, beside the best."""
 
