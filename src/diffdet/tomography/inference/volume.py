@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
-from diffdet.core.errors import InputError
+from diffdet.core.errors import InputError, NotSupportedError
 from diffdet.core.random import MUON_BLOCK
 from diffdet.kernels import poca_image
 from diffdet.kernels.hit_counting import at_least_two
@@ -47,6 +48,15 @@ class AbsVolumeInferrer(metaclass=ABCMeta):
         volume: the volume that the muons crossed.
     """
 
+    rows_suffice: ClassVar[bool] = False
+    """Whether the prediction needs nothing of a muon but what `rows` gives; then graphs need not be kept."""
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        """A class that adds scatterings in its own way has to say for itself that rows suffice."""
+        super().__init_subclass__(**kwargs)
+        if "add_scatters" in vars(cls) and "rows_suffice" not in vars(cls):
+            cls.rows_suffice = False
+
     def __init__(self, volume: Volume) -> None:
         self.volume = volume
         self.scatter_batches: list[ScatterBatch] = []
@@ -58,6 +68,22 @@ class AbsVolumeInferrer(metaclass=ABCMeta):
     def add_scatters(self, scatters: ScatterBatch) -> None:
         """Add a batch."""
         self.scatter_batches.append(scatters)
+
+    def rows(self, scatters: ScatterBatch) -> tuple[Tensor, ...]:
+        """What the prediction needs of the muons of a batch, muon axis last.
+
+        Raises:
+            NotSupportedError: ``rows_suffice`` is false.
+        """
+        raise NotSupportedError(f"{type(self).__name__} needs the scatterings themselves: {len(scatters)} muons given")
+
+    def add_rows(self, rows: tuple[Tensor, ...]) -> None:
+        """Add a batch by what `rows` gave; the same as `add_scatters` without retaining muons.
+
+        Raises:
+            NotSupportedError: ``rows_suffice`` is false.
+        """
+        raise NotSupportedError(f"{type(self).__name__} needs the scatterings themselves, not {len(rows)} rows")
 
     @abstractmethod
     def compute_efficiency(self, scatters: ScatterBatch) -> Tensor:
@@ -116,6 +142,8 @@ class AbsX0Inferrer(AbsVolumeInferrer):
         volume: the volume that the muons crossed.
     """
 
+    rows_suffice = True
+
     def __init__(self, volume: Volume) -> None:
         super().__init__(volume)
         self._edges = volume.voxel_edges()
@@ -126,12 +154,24 @@ class AbsX0Inferrer(AbsVolumeInferrer):
     # ---- accumulation
     def add_scatters(self, scatters: ScatterBatch) -> None:
         """Add a batch. With ``retain_muons`` False its sums are taken at once and the muons forgotten."""
+        if not self.retain_muons:
+            self.add_rows(self.rows(scatters))
+            return
+        self._forget_results()
+        super().add_scatters(scatters)
+
+    def _forget_results(self) -> None:
         for name in ("vox_zxy_x0_preds", "_muons"):
             vars(self).pop(name, None)
-        if self.retain_muons:
-            super().add_scatters(scatters)
-            return
-        table = self._table(scatters)
+
+    def rows(self, scatters: ScatterBatch) -> tuple[Tensor, ...]:
+        """Closest approach, angles, momentum, their uncertainties, and efficiency of every muon."""
+        return self._table(scatters)
+
+    def add_rows(self, rows: tuple[Tensor, ...]) -> None:
+        """Take the sums of a batch at once; what fills no whole block waits for the next."""
+        self._forget_results()
+        table = _MuonTable(*rows)
         self._n_seen += table.efficiency.shape[-1]
         self._pending.append(table)
         if sum(t.efficiency.shape[-1] for t in self._pending) >= MUON_BLOCK:
@@ -156,7 +196,12 @@ class AbsX0Inferrer(AbsVolumeInferrer):
     def _add_blocks(self, table: _MuonTable, sums: Tensor | None) -> Tensor | None:
         """Add the sums of these muons; some blocks at a time, so that memory does not grow with their number."""
         for part in table.split(_BLOCKS_AT_A_TIME * MUON_BLOCK):
-            sums = poca_image.voxel_sums(*part, *self._edges, onto=sums)
+            if self.retain_muons or not torch.is_grad_enabled():
+                sums = poca_image.voxel_sums(*part, *self._edges, onto=sums)
+            else:  # the graph of the sums is built again when it is needed: ten times larger than what it is built from
+                sums = checkpoint(
+                    poca_image.voxel_sums, *part, *self._edges, onto=sums, use_reentrant=False, preserve_rng_state=False
+                )
         return sums
 
     @cached_property

@@ -20,6 +20,7 @@ from diffdet.tomography.inference.scattering import ScatterBatch
 from diffdet.tomography.inference.volume import AbsVolumeInferrer
 from diffdet.tomography.muon.generation import AbsMuonGenerator
 from diffdet.tomography.muon.muon_batch import MuonBatch
+from diffdet.tomography.optimisation import rebuild
 from diffdet.tomography.optimisation.data.passives import PassiveYielder
 from diffdet.tomography.optimisation.events import VOLUME_EVENTS
 from diffdet.tomography.optimisation.fit_params import FitParams
@@ -117,8 +118,9 @@ class VolumeStep:
         if state.phase != "test":
             fire("on_volume_batch_begin")
         parts: dict[str, list[Tensor]] = {}
+        keeps_graphs = state.phase != "train" or len(batch) * self.n_mu_per_volume <= rebuild.KEEP_GRAPHS_UP_TO
         for passive in batch:
-            self._scan(passive, state, fire)
+            self._scan(passive, state, fire, keeps_graphs=keeps_graphs)
             self._add_loss(passive, state, parts)
             fire("on_volume_end")
         if state.phase == "test":
@@ -133,14 +135,15 @@ class VolumeStep:
         state.replay_key = stream.key
         return stream.muons()
 
-    def _scan(self, passive: PassiveVolume, state: FitParams, fire: Fire) -> None:
+    def _scan(self, passive: PassiveVolume, state: FitParams, fire: Fire, *, keeps_graphs: bool) -> None:
         """Load a volume, irradiate it and infer it."""
         volume = self.volume
         muons = self._muons_of(passive, state)
         state.volume_id = passive.number
         volume.load_rad_length(passive.rad_length_func, passive.target)
         state.volume_inferrer = inferrer = self.partial_volume_inferrer(volume=volume)
-        if state.phase != "train" and hasattr(inferrer, "retain_muons"):
+        rebuilds = not keeps_graphs and getattr(inferrer, "rows_suffice", False)
+        if (rebuilds or state.phase != "train") and hasattr(inferrer, "retain_muons"):
             inferrer.retain_muons = False  # nothing will be asked of single muons: memory stays flat
         fire("on_volume_begin")
         for first in range(0, self.n_mu_per_volume, self.mu_bs):
@@ -149,14 +152,27 @@ class VolumeStep:
             state.mu = MuonBatch(kinematics, init_z=volume.h, device=volume.device, stream=muons, first=first)
             state.n_muons += n
             fire("on_mu_batch_begin")
-            volume(state.mu)
-            state.sb = self.partial_scatter_inferrer(mu=state.mu, volume=volume)
-            fire("on_scatter_end")
-            inferrer.add_scatters(state.sb)
+            if rebuilds:
+                inferrer.add_rows(self._rows_to_rebuild(state, fire, inferrer))
+            else:
+                volume(state.mu)
+                state.sb = self.partial_scatter_inferrer(mu=state.mu, volume=volume)
+                fire("on_scatter_end")
+                inferrer.add_scatters(state.sb)
             fire("on_mu_batch_end")
         fire("on_x0_pred_begin")
         state.pred = inferrer.get_prediction()
         fire("on_x0_pred_end")
+
+    def _rows_to_rebuild(self, state: FitParams, fire: Fire, inferrer: AbsVolumeInferrer) -> tuple[Tensor, ...]:
+        """What the inference needs of the muons in flight, without keeping their graph."""
+
+        def seen(scatters: ScatterBatch) -> None:
+            state.sb = scatters
+            fire("on_scatter_end")
+
+        assert state.mu is not None
+        return rebuild.rows_to_rebuild(state.mu, self.volume, self.partial_scatter_inferrer, inferrer, seen)
 
     def _add_loss(self, passive: PassiveVolume, state: FitParams, parts: dict[str, list[Tensor]]) -> None:
         """Add the loss of a volume, and note its parts."""
