@@ -43,6 +43,7 @@ TOMOGRAPHY_RANK = {
     "optimisation.parameters": 4,
     "optimisation.loss": 5,
     "optimisation.data": 5,
+    "optimisation.rebuild": 5,
     "optimisation.step": 6,
     "optimisation.callbacks": 6,
     "optimisation.wrapper": 7,
