@@ -33,6 +33,8 @@ class PocaZLadleFurnaceFillLevelInferrer(AbsVolumeInferrer):
         smooth: width of the lateral gate's edge in half widths of the furnace.
     """
 
+    rows_suffice = True
+
     def __init__(self, volume: Volume, smooth: float = 0.1) -> None:
         super().__init__(volume)
         check_positive("smooth", smooth)
@@ -50,14 +52,22 @@ class PocaZLadleFurnaceFillLevelInferrer(AbsVolumeInferrer):
         """Add a batch. Of every muon three numbers are kept; its hits only with ``retain_muons``."""
         if self.retain_muons:
             super().add_scatters(scatters)
-        for name in ("_height", "_table"):
-            vars(self).pop(name, None)
+        self.add_rows(self.rows(scatters))
+
+    def rows(self, scatters: ScatterBatch) -> tuple[Tensor, ...]:
+        """Height of the closest approach, its uncertainty, and the weight of every muon, ``(3, muons)``."""
         xyz, variance = scatters.poca_xyz.T, scatters.poca_var
         sigma = variance.clamp_min(torch.finfo(variance.dtype).tiny).sqrt()
         weight = fill_level.central_weight(xyz[:2], sigma[:2], *self._edges, self._smooth)
         rows = torch.stack([xyz[2], sigma[2], weight * self.compute_efficiency(scatters)])
         finite = rows.detach().isfinite().all(0)
-        self._rows.append(rows if bool(finite.all()) else rows.index_select(1, finite.nonzero().squeeze(-1)))
+        return (rows if bool(finite.all()) else rows.index_select(1, finite.nonzero().squeeze(-1)),)
+
+    def add_rows(self, rows: tuple[Tensor, ...]) -> None:
+        """Keep the rows of a batch."""
+        for name in ("_height", "_table"):
+            vars(self).pop(name, None)
+        self._rows.extend(rows)
 
     def compute_efficiency(self, scatters: ScatterBatch) -> Tensor:
         """``(muons,)`` probability of at least two hits above and two below."""
