@@ -307,27 +307,30 @@ def test_what_goes_wrong_while_running_is_told_and_saved(callback, words, tmp_pa
     assert "failed" in (out / "report.html").read_text()
 
 
-def test_a_full_disk_is_told_and_harms_nothing(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("n_writes", [0, 1, 9, 40])
+def test_a_full_disk_is_told_and_harms_nothing(n_writes, tmp_path, monkeypatch, capsys):
     from diffdet.core import storage
 
     written, genuine = [0], storage._write
 
     def fill(file, data):
         written[0] += 1
-        if written[0] > 40:
+        if written[0] > n_writes:
             raise OSError(errno.ENOSPC, "No space left on device")
         genuine(file, data)
 
     monkeypatch.setattr(storage, "_write", fill)
     out = tmp_path / "RUN"
-    assert run(arguments(out, "--quiet", sets=LONGER)) == 1
+    assert run(arguments(out, "--quiet", sets=LONGER)) == (1 if n_writes else 2)
     message = capsys.readouterr().err
     for word in ("No space left on device", str(out), "bytes needed", "bytes free"):
         assert word in message
     assert "Traceback" not in message
     monkeypatch.setattr(storage, "_write", genuine)
-    assert run(["optimise", "--out", str(out), "--resume", "--quiet"]) == 0
-    assert json.loads((out / "result.json").read_text())["status"] == "complete"
+    assert out.exists() == bool(n_writes)
+    if n_writes:
+        assert run(["optimise", "--out", str(out), "--resume", "--quiet"]) == 0
+        assert json.loads((out / "result.json").read_text())["status"] == "complete"
 
 
 @pytest.mark.filterwarnings("default::diffdet.core.errors.NoMuonsWarning")

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +23,16 @@ CONFIG, METRICS, DETECTORS, RESULT, REPORT, CHECKPOINTS = (
     "report.html",
     "checkpoints",
 )
+
+
+def finite(value: Any) -> Any:
+    """Plain values in which numbers that are not finite have become None, because JSON has no word for them."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(inner) for key, inner in value.items()}
+    return [finite(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+
 
 State = Literal["absent", "empty", "started", "foreign"]
 
@@ -130,6 +143,13 @@ class RunFolder:
         clean_temporaries(self.path)
         return lock
 
+    def remove_empty(self) -> None:
+        """Remove a folder that was created for a run that could not begin; one with content stays."""
+        if self.state() == "empty":
+            with suppress(OSError):
+                (self.path / LOCK_NAME).unlink(missing_ok=True)
+                self.path.rmdir()
+
     def write_config(self, text: str) -> None:
         """Write the resolved configuration."""
         write_text(self.config, text)
@@ -159,6 +179,6 @@ class RunFolder:
         """
         paths = [path for path in (self.config, self.metrics, self.detectors) if path.is_file()]
         files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-        complete = {**result, "sha256": files}
+        complete: dict[str, Any] = finite({**result, "sha256": files})
         write_json(self.result, complete)
         return complete

@@ -111,16 +111,28 @@ class Job:
 
         keep_to_one_thread()
         self._built = build(self.config)
+        created = self.folder.state() == "absent"
         try:
             self._lock = self.folder.lock()
-            # Somebody may have started here since the plan was made.
-            if not self.resume:
-                self.folder.check_new()
-            if self.folder.state() != "started":
-                self.folder.write_config(to_yaml(as_mapping(self.config) | {"versions": versions()}))
-        except StorageError as error:
-            error.nothing_written = True  # type: ignore[attr-defined]
+            self._begin()
+        except BaseException as error:
+            self.__exit__(None, None, None)
+            if created:
+                self.folder.remove_empty()
+            if isinstance(error, StorageError):
+                error.nothing_written = True  # type: ignore[attr-defined]
             raise
+
+    def _begin(self) -> None:
+        """Write the configuration, unless the folder has one to go on with."""
+        # Somebody may have started here since the plan was made.
+        if not self.resume:
+            self.folder.check_new()
+        if not self.is_complete:
+            # A result says how a run ended; this one goes on.
+            self.folder.result.unlink(missing_ok=True)
+        if self.folder.state() != "started":
+            self.folder.write_config(to_yaml(as_mapping(self.config) | {"versions": versions()}))
 
     @property
     def is_complete(self) -> bool:

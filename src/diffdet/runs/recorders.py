@@ -7,7 +7,6 @@ lines that an uninterrupted one has, each once.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from diffdet.core.storage import write_text
+from diffdet.runs.folder import finite
 from diffdet.tomography.optimisation.callbacks.callback import Callback
 
 if TYPE_CHECKING:
@@ -23,15 +23,7 @@ if TYPE_CHECKING:
 
 def as_lines(entries: Iterable[Mapping[str, Any]]) -> str:
     """One JSON object a line; numbers that are not finite become null, which JSON can say."""
-    return "".join(json.dumps(_finite(entry), ensure_ascii=False, allow_nan=False) + "\n" for entry in entries)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _finite(inner) for key, inner in value.items()}
-    return [_finite(inner) for inner in value] if isinstance(value, (list, tuple)) else value
+    return "".join(json.dumps(finite(entry), ensure_ascii=False, allow_nan=False) + "\n" for entry in entries)
 
 
 _IN_RECTANGLE = ("xy_pos", "z_pos", "xy_span")
