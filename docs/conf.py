@@ -1,15 +1,37 @@
-"""Configuration of the documentation: MyST pages, Furo's look."""
+"""Configuration of the documentation: MyST pages, docstrings, Furo's look. Everything opens offline."""
 
-from diffdet._version import __version__
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parent / "_ext"), str(Path(__file__).parents[1] / "src")]
+
+from diffdet._version import __version__  # noqa: E402
 
 project = "diffdet"
 author = "diffdet developers"
 copyright = "diffdet developers"
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.mathjax"]
-myst_enable_extensions = ["amsmath", "deflist", "dollarmath"]
+extensions = [
+    "docstrings",  # ours, in _ext
+    "api_pages",
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
+myst_enable_extensions = ["attrs_block", "deflist"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "_ext"]
+
+autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_member_order = "bysource"
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # fields of tuples would be described twice otherwise
+# Types are annotated by their bare names, some of which two modules have; names in docstrings are resolved exactly.
+suppress_warnings = ["ref.python"]
+
 html_theme = "furo"
 html_title = f"diffdet {__version__}"
