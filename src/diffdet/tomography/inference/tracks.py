@@ -90,12 +90,13 @@ def pair_hits(above: HitBatch, below: HitBatch, *, generated: bool = False) -> H
     # reach the panels' gradients through the sum over muons. So it is fitted to stand-ins.
     enough = (n_hits >= 2).all(0)
     there = there[:, :, None]
-    weight = torch.where(enough, torch.where(there, root, 0.0), 1.0).square()
-    sigma = torch.where(there & enough, sigma, 1.0)
+    if not bool(there.all()):
+        root = torch.where(enough, torch.where(there, root, 0.0), 1.0)
+        sigma = torch.where(there & enough, sigma, 1.0)
     heights = [hits.z[:, None] for hits in sides]
     if heights[0].shape != heights[1].shape:
         heights = [z.expand(-1, -1, above.n_muons) for z in heights]
-    return HitPair(xy, torch.stack(heights), sigma, weight, n_hits)
+    return HitPair(xy, torch.stack(heights), sigma, root.square(), n_hits)
 
 
 def _padded(hits: HitBatch, n: int) -> HitBatch:
