@@ -89,3 +89,40 @@ def test_rms_of_zeros_is_zero_with_gradient_zero():
     result = statistics.weighted_rms(v, torch.ones(4, dtype=torch.float64))
     assert result.item() == 0
     assert torch.autograd.grad(result, v)[0].abs().max() == 0
+
+
+def test_weighted_quantile_with_equal_weights_counts_values():
+    v = torch.tensor([5.0, 1.0, 3.0, 4.0, 2.0])
+    one = torch.ones_like(v)
+    found = [statistics.weighted_quantile(v, one, q).item() for q in (0.0, 0.2, 0.21, 0.5, 0.8, 1.0)]
+    assert found == [1, 1, 2, 3, 4, 5]
+
+
+def test_weighted_quantile_equals_that_of_repeated_values():
+    v, counts = draws(40), torch.randint(0, 5, (40,), generator=torch.Generator().manual_seed(4))
+    repeated = v.repeat_interleave(counts)
+    for q in (0.1, 0.5, 0.6827, 0.95):
+        place = max(math.ceil(q * len(repeated) - 1e-9), 1) - 1
+        assert statistics.weighted_quantile(v, counts.double(), q) == repeated.sort().values[place]
+
+
+def test_weighted_quantile_gives_its_gradient_to_one_value():
+    v = torch.tensor([3.0, 1.0, 2.0], requires_grad=True)
+    statistics.weighted_quantile(v, torch.tensor([1.0, 1.0, 0.0]), 0.9).backward()
+    assert v.grad is not None
+    assert v.grad.tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("values", "weights", "q", "error"),
+    [
+        ([1.0], [1.0], 1.5, InputError),
+        ([1.0], [1.0], math.nan, InputError),
+        ([1.0], [0.0], 0.5, InputError),
+        ([], [], 0.5, ShapeError),
+        ([1.0, 2.0], [1.0], 0.5, ShapeError),
+    ],
+)
+def test_weighted_quantile_refuses_what_has_none(values, weights, q, error):
+    with pytest.raises(error):
+        statistics.weighted_quantile(torch.tensor(values), torch.tensor(weights), q)

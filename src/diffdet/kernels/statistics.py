@@ -14,7 +14,7 @@ from torch import Tensor
 from diffdet.core.errors import InputError, ShapeError
 from diffdet.kernels.safe_math import safe_divide, safe_sqrt
 
-__all__ = ["quantile", "smooth_max", "smooth_min", "weighted_mean", "weighted_rms"]
+__all__ = ["quantile", "smooth_max", "smooth_min", "weighted_mean", "weighted_quantile", "weighted_rms"]
 
 
 def weighted_mean(
@@ -86,6 +86,41 @@ def quantile(values: Tensor, q: float, dim: int = -1, keepdim: bool = False) -> 
     if n == 0:
         raise ShapeError(f"`values` must have at least one element along axis {dim}; got shape {tuple(values.shape)}")
     return torch.kthvalue(values, 1 + round(q * (n - 1)), dim=dim, keepdim=keepdim).values
+
+
+def weighted_quantile(values: Tensor, weights: Tensor, q: float) -> Tensor:
+    """The smallest value at or below which at least the fraction q of the weight lies: without interpolation.
+
+    One element is picked, so the gradient goes to that element alone; none goes to the weights.
+
+    Differentiable in: values.
+
+    Args:
+        values: ``(n,)``, at least one.
+        weights: ``(n,)``, >= 0, with a positive sum.
+        q: Fraction in [0, 1].
+
+    Returns:
+        ``()`` quantile, in the unit of ``values``.
+
+    Raises:
+        InputError: If ``q`` is not in [0, 1], or nothing has weight.
+        ShapeError: If there is no value, or the shapes differ.
+    """
+    if not 0 <= q <= 1:
+        raise InputError(f"`q` must lie in [0, 1]; got {q!r}")
+    if values.ndim != 1 or len(values) == 0 or values.shape != weights.shape:
+        raise ShapeError(
+            f"`values` and `weights` must be equally long, and not empty; got {tuple(values.shape)} and "
+            f"{tuple(weights.shape)}"
+        )
+    order = values.detach().argsort()
+    below = weights.detach()[order].cumsum(0, dtype=torch.float64)
+    if not bool(below[-1] > 0):
+        raise InputError("`weights` must have a positive sum")
+    # a hair below the wanted weight, so that rounding of the sum does not pass over the value it ends at
+    place = torch.searchsorted(below, (below[-1] * q * (1 - 1e-12)).reshape(1), right=False)
+    return values[order[place.clamp_max(len(values) - 1)]].reshape(())
 
 
 def smooth_max(values: Tensor, sharpness: float, dim: int = -1, keepdim: bool = False) -> Tensor:

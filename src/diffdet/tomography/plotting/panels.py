@@ -9,6 +9,7 @@ import torch
 from diffdet.tomography.plotting.appearance import PALETTE
 from diffdet.tomography.plotting.volume import panel_rectangle
 from diffdet.tomography.volume.layer import AbsDetectorLayer
+from diffdet.tomography.volume.readout import stack_parameters
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -70,10 +71,8 @@ def draw_response(layer: AbsDetectorLayer, axis: Axes) -> None:
     position = torch.linspace(-2, 2, 201, dtype=like.dtype, device=like.device)
     across = 0.5 * (left + right) + position * (right - left) / 2
     line = torch.stack([across, torch.full_like(across, 0.5 * (low + high))])
-    # as a layer passes them: parameters of one panel on a leading axis, muons on the last
-    shaped = {name: value.reshape(1, *(value.shape or (1,)), 1) for name, value in parameters.items()}
     with torch.no_grad():
-        resolution = panel.response(line[None], **shaped)[0][0, 0]
+        resolution = panel.response(line[None], **stack_parameters([parameters], line))[0][0, 0]
     axis.plot(position.cpu().numpy(), (resolution / resolution.max()).cpu().numpy(), color=PALETTE["blue"])
     axis.axvspan(-1, 1, color="grey", alpha=0.2)
     axis.set_ylim(0, 1.05)
