@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from diffdet.report import citations, curves, detector, predictions
+from diffdet.report import citations, curves, detector, families, models, predictions
 from diffdet.report.collect import CONFIG, RunRecord
 from diffdet.report.numbers import common_power, count, decimals_for, duration, fixed, power_label, significant
 from diffdet.report.predictions import name_of
@@ -40,6 +40,7 @@ def context(record: RunRecord) -> dict[str, Any]:
         "facts": _facts(record),
         "comparison": _comparison(result),
         "curves": _curves(record, space),
+        "models": models.section(result, _split),
         "task_plots": [],
         "task_wide": False,
         "commands": _commands(record),
@@ -172,7 +173,8 @@ def _is_number(detectors: Mapping[str, Mapping[str, Any]], key: str) -> bool:
 def _curves(record: RunRecord, space: dict[str, Any]) -> list[tuple[str, str]]:
     found = [("", curves.loss_figure(record.metrics)), ("", curves.cost_figure(record.detectors, record.config))]
     drawn = [(caption, figure) for caption, figure in found if figure is not None]
-    return drawn + [("", figure) for _, figure in curves.panel_figures(record.detectors, space)]
+    own = families.figures(record.detectors)
+    return drawn + [("", figure) for _, figure in [*curves.panel_figures(record.detectors, space), *own]]
 
 
 def _detector(record: RunRecord, space: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from diffdet.runs.lock import FolderLock
     from diffdet.runs.recorders import MetricsRecorder
     from diffdet.runs.tasks.base import Evaluation
+    from diffdet.tomography.volume.volume import Volume
 
 RESULT_VERSION = 1
 
@@ -181,6 +182,7 @@ class _Running:
         self.reason = ""
         self.where = "before the first epoch"
         self.evaluation: Evaluation | None = None
+        self.models: dict[str, Any] | None = None
         self.recorder: MetricsRecorder | None = None
         self.notes: list[str] = []
 
@@ -233,6 +235,19 @@ class _Running:
         except NoHitsError as error:
             # A detector that sees nothing is a result, if a poor one.
             self.notes.append(f"no figures: {error}")
+        self._compare_models(final)
+
+    def _compare_models(self, final: Volume) -> None:
+        """Measure how far the model that was optimised is from the physical one."""
+        from diffdet.runs.model_comparison import compare_models
+
+        self.where = "during the comparison of models"
+        self.job.reporter.stage("Comparing models", "steps")
+        try:
+            self.models = compare_models(self.job.config, final, self.built.task, self.job.reporter)
+        except Exception as error:
+            # It stands beside the result: what goes wrong with it must not make a failure of the run.
+            self.notes.append(f"no comparison of the detector's models: {type(error).__name__}: {error}")
 
     def end(self, status: str, reason: str, code: int, *, trace: str = "") -> Outcome:
         """Write result and report.
@@ -294,6 +309,7 @@ class _Running:
         if found:
             result["evaluation"] = {"text": found.text, "notes": found.notes, **found.details}
             result["predictions"] = found.predictions
+        result["model_comparison"] = self.models
         if self.notes:
             result["warnings"] = self.notes
         if trace:

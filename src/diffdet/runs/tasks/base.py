@@ -63,5 +63,19 @@ class AbsTask(metaclass=ABCMeta):
             Figures and what to draw. The same configuration and detectors give the same ones.
         """
 
+    def compare_models(self, config: RunConfig, smooth: Volume, physical: Volume, progress: Progress) -> Evaluation:
+        """Evaluate one detector with its smooth and with its physical model; a few seconds should do.
+
+        Args:
+            config: The configuration of the run.
+            smooth: A volume with the detector, smooth also outside training.
+            physical: A volume with the same detector, physical outside training.
+            progress: Told how far it is.
+
+        Returns:
+            As `evaluate`, with the smooth model in the place of the initial detector.
+        """
+        return self.evaluate(config, smooth, physical, progress)
+
     def shrink(self) -> None:  # noqa: B027
         """Make the evaluation tiny, for `--smoke`."""

@@ -90,6 +90,11 @@ class LadleFurnace(AbsTask):
             },
         )
 
+    def compare_models(self, config: RunConfig, smooth: Volume, physical: Volume, progress: Progress) -> Evaluation:
+        """Both models on a third of the volumes, without other detectors; see `AbsTask.compare_models`."""
+        repeats = -(-self.n_repeats // 3), -(-self.n_calibration_repeats // 3)
+        return LadleFurnace(*repeats, self.n_muons, baselines=False).evaluate(config, smooth, physical, progress)
+
 
 def _table(figures: dict[str, float]) -> dict[str, float]:
     """The figures that belong into the table of results."""
