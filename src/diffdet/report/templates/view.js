@@ -34,7 +34,7 @@
     });
     const size = view.ranges.map(([low, high]) => high - low);
     const longest = Math.max(...size);
-    const far = holder.clientWidth < 500 ? 1.3 : 1.05;
+    const far = holder.clientWidth < 500 ? 1.5 : 1.3;
     return {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 0, r: 0, t: 0, b: 0 },
       font: { family: "system-ui, sans-serif", size: 12, color: css("--soft") },
