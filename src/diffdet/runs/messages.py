@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from diffdet.core.errors import InputError
 from diffdet.core.words import nearest
 
 _NOT_GIVEN = "\0not given"
+
+
+@contextmanager
+def at(path: str) -> Iterator[None]:
+    """Let errors of the block start with the path of the field that they concern."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        raise type(error)(text if text.startswith(path) else f"{path}: {text}") from error
 
 
 def refuse(expected: str, *, field: str = "", given: object = _NOT_GIVEN, hint: str = "") -> PydanticCustomError:
