@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import torch
 from torch import Tensor
 
 from diffdet.core.checks import check_in_range, check_positive
-from diffdet.core.errors import GeometryError, InputError
+from diffdet.core.errors import GeometryError
 from diffdet.core.materials import material
-from diffdet.core.random import MUON_BLOCK
 from diffdet.kernels import scatter_likelihood
 from diffdet.kernels.lines import Lines
 from diffdet.kernels.scattering import beta_momentum
-from diffdet.tomography.inference.scattering import ScatterBatch
-from diffdet.tomography.inference.volume import AbsVolumeInferrer, panel_efficiency
+from diffdet.tomography.inference.likelihood import AbsKinkInferrer
 from diffdet.tomography.volume.volume import Volume
 
 __all__ = ["LikelihoodLadleFurnaceFillLevelInferrer"]
@@ -23,12 +19,8 @@ __all__ = ["LikelihoodLadleFurnaceFillLevelInferrer"]
 _CELLS_PER_VOXEL = 2
 """Cells of the path in the height of a voxel."""
 
-_MOST = 1e6
-"""Rows of muons with a larger entry are left out: a position known to no better than 1 km, or a slope than 1000;
-their efficiency is next to nothing."""
 
-
-class LikelihoodLadleFurnaceFillLevelInferrer(AbsVolumeInferrer):
+class LikelihoodLadleFurnaceFillLevelInferrer(AbsKinkInferrer):
     """Fill height as the mean of its posterior, from angles and offsets of all muons, walls and floor being known.
 
     For every height of a grid, from the empty to the full furnace, the radiation lengths along the path of each muon
@@ -88,56 +80,20 @@ class LikelihoodLadleFurnaceFillLevelInferrer(AbsVolumeInferrer):
         self._heights, self._levels, self._density = (t.to(like) for t in (heights, levels, density))
         self._x0_furnace, self._x0_air = float(x0_furnace), material("air").x0
         self._box = volume.passive_box
-        self._pending: list[Tensor] = []
-        self._sum: Tensor | None = None
-        self._n_mu = 0
 
     def _share_below(self, levels: Tensor, heights: Tensor) -> Tensor:
         """``(level, cell)`` share of every cell below a level."""
         return ((levels[:, None] - heights) / self._thickness + 0.5).clamp(0, 1)
 
     @property
-    def n_mu(self) -> int:
-        """Number of muons that the prediction rests on."""
-        return self._n_mu
-
-    @property
     def levels(self) -> Tensor:
         """``(levels,)`` heights that are weighed, m."""
         return self._levels
 
-    def compute_efficiency(self, scatters: ScatterBatch) -> Tensor:
-        """``(muons,)`` probability of at least two hits above and two below."""
-        return panel_efficiency(scatters)
-
-    def add_scatters(self, scatters: ScatterBatch) -> None:
-        """Add a batch. Muons are weighed in groups of 1024 in the order of their coming, and then forgotten, but for
-        their hits with ``retain_muons``.
-        """
-        if self.retain_muons:
-            super().add_scatters(scatters)
-        vars(self).pop("_posterior", None)
-        lines = scatters.tracks.lines
-        self._z_ref = lines.z_ref
-        rows = torch.cat([*lines[:5], self.compute_efficiency(scatters)[None], scatters.reco_mom[None]])
-        known = (rows.detach().abs() < _MOST).all(0)  # False for NaN and infinity
-        if not bool(known.all()):
-            rows = rows.index_select(1, known.nonzero().squeeze(-1))
-        self._n_mu += rows.shape[1]
-        self._pending.append(rows)
-        if sum(part.shape[1] for part in self._pending) >= MUON_BLOCK:
-            blocks = torch.cat(self._pending, 1).split(MUON_BLOCK, 1)
-            whole = [block for block in blocks if block.shape[1] == MUON_BLOCK]
-            self._pending = list(blocks[len(whole) :])
-            for block in whole:
-                self._sum = self._added(block)
-
-    def _added(self, rows: Tensor) -> Tensor:
-        """The sum so far and the muons of a block, ``(levels,)`` in float64."""
-        position, slope, var_position, cov, var_slope, (efficiency, momentum) = rows.split(4)
-        lines = Lines(position, slope, var_position, cov, var_slope, self._z_ref)
+    def _sum_over(self, tracks: Lines, efficiency: Tensor, momentum: Tensor) -> Tensor:
+        """Logarithm of the density at every level, ``(levels,)``."""
         (x0, y0, bottom), (x1, y1, top) = self._box
-        xy, stretch = scatter_likelihood.straight_path(lines, top, bottom, self._heights)
+        xy, stretch = scatter_likelihood.straight_path(tracks, top, bottom, self._heights)
         size = self.volume.passive_size
         inside = scatter_likelihood.share_inside(xy, (x0 + size, y0 + size), (x1 - size, y1 - size))
         wall = scatter_likelihood.share_inside(xy, (x0, y0), (x1, y1)) - inside
@@ -146,23 +102,14 @@ class LikelihoodLadleFurnaceFillLevelInferrer(AbsVolumeInferrer):
         scattering = scatter_likelihood.path_covariance(
             cells, self._heights - self._z_ref.reshape(()), self._thickness, beta_momentum(momentum)
         )
-        density = scatter_likelihood.log_density(scatter_likelihood.kinks(lines), scattering)
+        density = scatter_likelihood.log_density(scatter_likelihood.kinks(tracks), scattering)
         # only differences between levels matter, and they are small beside what all levels share
-        found = ((density - density.mean(0)) * efficiency).to(torch.float64).sum(1)
-        return found if self._sum is None else self._sum + found
-
-    @cached_property
-    def _posterior(self) -> Tensor:
-        rest = torch.cat(self._pending, 1) if self._pending else None
-        total = self._added(rest) if rest is not None and rest.shape[1] else self._sum
-        if total is None:
-            raise InputError("no usable muon was added: call `add_scatters` first")
-        return torch.softmax(total, 0).to(self._levels)
+        return ((density - density.mean(0)) * efficiency).to(torch.float64).sum(1)
 
     @property
     def posterior(self) -> Tensor:
         """``(levels,)`` probability of each of ``levels``."""
-        return self._posterior
+        return torch.softmax(self._total, 0).to(self._levels)
 
     @property
     def pred_height(self) -> Tensor:
@@ -176,4 +123,4 @@ class LikelihoodLadleFurnaceFillLevelInferrer(AbsVolumeInferrer):
 
     def get_prediction(self) -> Tensor | None:
         """``(1,)`` fill height, m; None without usable muons."""
-        return self.pred_height if self._n_mu else None
+        return self.pred_height if self.n_mu else None
