@@ -178,3 +178,51 @@ def test_gradients():
     # of the lines themselves: positions only, because slopes also turn the planes, which carry no gradient
     position = lines.position.clone().requires_grad_()
     assert gradcheck(lambda p: sl.log_density(sl.kinks(lines._replace(position=p)), scattering), [position])
+
+
+def test_the_distance_of_hypotheses_is_that_of_the_normals():
+    """By its definition -ln integral sqrt(p q), on a grid, for one muon."""
+    lines = random_tracks(1, seed=2)
+    kinks = sl.kinks(lines)
+    one, other = slab(4, thin=(0.5, 2.0)).unbind(1)
+    total = 0.0
+    for plane in range(2):
+        field = [f[plane, 0].item() for f in kinks]
+        matrices = []
+        for s in (one, other):
+            v = [field[5] * value for value in s[:, 0].tolist()]
+            matrices.append(np.array([[v[0] + field[2], v[1] + field[3]], [v[1] + field[3], v[2] + field[4]]]))
+        # in coordinates in which the first is round, so that one grid serves
+        axes = np.linalg.cholesky(matrices[0])
+        q = np.linalg.inv(axes) @ matrices[1] @ np.linalg.inv(axes).T
+        u = np.linspace(-12, 12, 801)
+        x, y = np.meshgrid(u, u)
+        inverse = np.linalg.inv(q)
+        p_square = x * x + y * y
+        q_square = inverse[0, 0] * x * x + 2 * inverse[0, 1] * x * y + inverse[1, 1] * y * y
+        both = np.exp(-0.25 * (p_square + q_square)).sum() * (u[1] - u[0]) ** 2 / (2 * math.pi)
+        total += -math.log(both / np.linalg.det(q) ** 0.25)
+    assert sl.bhattacharyya_distance(kinks, one, other).item() == pytest.approx(total, rel=1e-6)
+
+
+def test_equal_hypotheses_have_no_distance_and_worse_hits_bring_others_nearer():
+    lines = random_tracks(5)
+    one, other = (s.expand(3, 5) for s in slab(4, thin=(0.5, 2.0)).unbind(1))
+    assert sl.bhattacharyya_distance(sl.kinks(lines), one, one).abs().max().item() < 1e-12
+    worse = lines._replace(**{name: getattr(lines, name) * 25 for name in lines._fields[2:5]})
+    near = sl.bhattacharyya_distance(sl.kinks(worse), one, other)
+    far = sl.bhattacharyya_distance(sl.kinks(lines), one, other)
+    assert bool(((near > 0) & (near < far)).all())
+
+
+def test_distance_gradients():
+    lines = random_tracks(2, seed=6)
+    one, other = (s.expand(3, 2) for s in slab(4, thin=(0.5, 2.0)).unbind(1))
+    scales = [torch.ones_like(t, requires_grad=True) for t in (*lines[2:5], one, other)]
+
+    def distance(*scales):
+        errors = [t * scale for t, scale in zip(lines[2:5], scales[:3], strict=True)]
+        tracks = Lines(*lines[:2], *errors, Z_REF)
+        return sl.bhattacharyya_distance(sl.kinks(tracks), one * scales[3], other * scales[4])
+
+    assert gradcheck(distance, scales)
