@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from diffdet._version import __version__
+from diffdet.core.errors import InputError
 from diffdet.report.collect import CONFIG, REPORT, RunRecord, read_run
+
+KINDS = ("optimise", "image")
+"""Jobs whose runs have a report."""
 
 
 def render(record: RunRecord) -> str:
@@ -62,13 +66,18 @@ def write_report(folder: str | Path) -> Path:
         Path of the report.
 
     Raises:
-        InputError: If the folder holds no run.
+        InputError: If the folder holds no run, or one of a kind that has no report.
         FileDamagedError: If a file of the run cannot be read.
         StorageError: If the report cannot be written.
     """
     from diffdet.core.storage import write_text
 
     record = read_run(Path(folder))
+    if record.kind not in KINDS:
+        raise InputError(
+            f"RUN: expected the folder of a run of {' or '.join(KINDS)}, given {str(record.folder)!r}, which holds the "
+            f"result of {record.kind!r}"
+        )
     path = record.folder / REPORT
     write_text(path, render(record))
     return path

@@ -240,7 +240,9 @@ def _with_error(whole: Tensor, groups: Tensor) -> tuple[float, float] | None:
     known = groups[torch.isfinite(groups)]
     if not bool(torch.isfinite(whole)) or len(known) < 2:
         return None
-    return float(whole), float(known.std()) / len(known) ** 0.5
+    # Order statistics of groups may all agree where those of the whole do not: they are coarser.
+    error = max(float(known.std()) / len(known) ** 0.5, float((whole - known.mean()).abs()) / 2)
+    return float(whole), error
 
 
 def _shells(samples: tuple[_Sample, _Sample]) -> dict[str, list[float] | dict[str, list[float]]]:
