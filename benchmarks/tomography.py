@@ -53,7 +53,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="one thread, fewer runs, scaling to 100,000 muons")
     parser.add_argument("--sides", choices=("both", "ours", "peer"), default="both")
     parser.add_argument("--threads", type=int, nargs="+", help="thread numbers to measure, 0 = torch's default")
-    parser.add_argument("--batch", type=int, default=5_000, help="muons a batch on our side (default %(default)s)")
+    parser.add_argument("--batch", type=int, default=10_000, help="muons a batch on our side (default %(default)s)")
     parser.add_argument("--runs", type=int, help="counted runs on our side (at least 5 for the record)")
     parser.add_argument("--peer-predicts", type=int, help="counted predictions of the peer, 13 to 20 s each")
     parser.add_argument("--peer-steps", type=int, help="counted steps of the peer, about 2 s each")
