@@ -117,5 +117,5 @@ def test_a_volume_without_heat_maps_is_refused():
         volume = make_volume(DetectorPanel)
 
     callback.set_wrapper(Wrapper())
-    with pytest.raises(InputError, match=re.escape("first detector has a DetectorHeatMap")):
+    with pytest.raises(InputError, match=re.escape("first detector has a map to draw, such as DetectorHeatMap")):
         callback.on_train_begin()

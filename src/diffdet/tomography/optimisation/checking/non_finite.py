@@ -125,6 +125,8 @@ class _Passage:
 class _Watch(Callback):
     """Notes which muons are in flight, and when in the order of operations."""
 
+    transient = ("passages",)
+
     def __init__(self) -> None:
         self.passages: list[_Passage] = []
 
