@@ -341,4 +341,7 @@ class PanelDetectorLayer(AbsDetectorLayer):
 
     def get_cost(self) -> Tensor:
         """Sum of the panels' costs, ``()`` unit currency."""
-        return torch.stack([panel.get_cost() for panel in self.yield_panels()]).sum()
+        by_kind: dict[type[AbsPanel], list[AbsPanel]] = {}
+        for panel in self.yield_panels():
+            by_kind.setdefault(type(panel), []).append(panel)
+        return torch.cat([kind.get_costs(panels).flatten() for kind, panels in by_kind.items()]).sum()

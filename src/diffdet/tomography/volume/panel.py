@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -107,6 +108,11 @@ class AbsPanel(nn.Module, metaclass=ABCMeta):
     @abstractmethod
     def get_cost(self) -> Tensor:
         """Cost in unit currency."""
+
+    @classmethod
+    def get_costs(cls, panels: Sequence[AbsPanel]) -> Tensor:
+        """Costs of several panels of this class, ``(panel,)`` unit currency. Override to compute them at once."""
+        return torch.stack([panel.get_cost() for panel in panels])
 
     def rectangle(self) -> tuple[Tensor, Tensor] | None:
         """The rectangle that the panel effectively covers, for tables and pictures.
@@ -234,7 +240,7 @@ class DetectorPanel(AbsPanel):
         self.xy_span = nn.Parameter(numbers[3:].clone())
         for name, value in (("m2_cost", m2_cost), ("resolution", res), ("efficiency", eff)):
             self.register_buffer(name, torch.tensor(float(value), device=device))
-        self.budget_scale = torch.ones(1, device=device)
+        self._budget_scale: Tensor | None = None
         self.assign_budget(budget)
 
     def __repr__(self) -> str:
@@ -246,12 +252,23 @@ class DetectorPanel(AbsPanel):
 
     def __getstate__(self) -> dict[str, Any]:
         # budget_scale may carry the graph of the last budget assignment, which can be neither copied nor stored
-        return {**self.__dict__, "budget_scale": self.budget_scale.detach()}
+        scale = self._budget_scale
+        return {**self.__dict__, "_budget_scale": None if scale is None else scale.detach()}
 
     def _apply(self, fn: Any, recurse: bool = True) -> DetectorPanel:
         super()._apply(fn, recurse)
-        self.budget_scale = fn(self.budget_scale)
+        if self._budget_scale is not None:
+            self._budget_scale = fn(self._budget_scale)
         return self
+
+    @property
+    def budget_scale(self) -> Tensor:
+        """``(1,)`` factor on both widths that makes the cost the budget; one while no budget was assigned."""
+        return self.xy_span.new_ones(1) if self._budget_scale is None else self._budget_scale
+
+    @budget_scale.setter
+    def budget_scale(self, scale: Tensor) -> None:
+        self._budget_scale = scale
 
     @property
     def x(self) -> Tensor:
@@ -323,11 +340,19 @@ class DetectorPanel(AbsPanel):
 
     def get_scaled_xy_span(self) -> Tensor:
         """``(2,)`` effective widths, m: ``xy_span`` rescaled to the budget, if there is one."""
-        return self.xy_span * self.budget_scale
+        return self.xy_span if self._budget_scale is None else self.xy_span * self._budget_scale
 
     def get_cost(self) -> Tensor:
         """Cost by effective area, ``()`` unit currency."""
         return panel_response.cost(self.get_scaled_xy_span(), self.m2_cost)
+
+    @classmethod
+    def get_costs(cls, panels: Sequence[AbsPanel]) -> Tensor:  # noqa: D102
+        own = [panel for panel in panels if isinstance(panel, DetectorPanel)]
+        if len(own) < len(panels) or any(type(panel).get_cost is not DetectorPanel.get_cost for panel in own):
+            return super().get_costs(panels)
+        spans = torch.stack([panel.get_scaled_xy_span() for panel in own])
+        return panel_response.cost(spans, torch.stack([panel.m2_cost for panel in own]))
 
     def assign_budget(self, budget: Tensor | None = None) -> None:
         """Rescale the widths so that the cost is ``budget`` (unit currency); None leaves the scale as it is.
@@ -353,7 +378,12 @@ class DetectorPanel(AbsPanel):
             xyz_low: lowest x, y, z, m.
             xyz_high: highest x, y, z, m.
         """
-        self._clamp_z(xyz_low[2], xyz_high[2])
+        x, y, z, width, depth = torch.cat([self.xy, self.z, self.xy_span]).tolist()
+        (low_x, low_y, low_z), (high_x, high_y, high_z) = xyz_low, xyz_high
+        centre_is_inside = low_x <= x <= high_x and low_y <= y <= high_y and low_z <= z <= high_z
+        if centre_is_inside and high_x / 20 <= width <= 10 * high_x and high_y / 20 <= depth <= 10 * high_y:
+            return
+        self._clamp_z(low_z, high_z)
         low, high = self.xy.new_tensor(xyz_low[:2]), self.xy.new_tensor(xyz_high[:2])
         self.xy.clamp_(low, high)
         self.xy_span.clamp_(high / 20, 10 * high)
