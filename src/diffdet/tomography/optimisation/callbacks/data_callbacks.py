@@ -138,8 +138,14 @@ def _n_refused_before(volume: Volume, gen: AbsMuonGenerator, stream: MuonStream,
     return int((~_touches(*_lines(before, volume), volume)).sum())
 
 
+def _with_lines(columns: Tensor, volume: Volume) -> tuple[Tensor, Tensor]:
+    """Muons ``(N, 5)`` with their directions, ``(8, N)``, and which of them touch the volume, ``(N,)`` bool."""
+    position, direction = _lines(columns, volume)
+    return torch.cat([columns.T, direction]), _touches(position, direction, volume)
+
+
 def _accepted(volume: Volume, gen: AbsMuonGenerator, stream: MuonStream, n_wanted: int, share: float) -> Tensor:
-    """The first ``n_wanted`` muons of a stream that touch the volume, ``(n_wanted, 5)``.
+    """The first ``n_wanted`` muons of a stream that touch the volume, ``(8, n_wanted)``, see `_with_lines`.
 
     ``share`` is about how many of them do; it decides how many are drawn at a time, not which are found.
     """
@@ -153,11 +159,10 @@ def _accepted(volume: Volume, gen: AbsMuonGenerator, stream: MuonStream, n_wante
                 f"only {n_found} of {n_drawn} muons (the bound) would touch the passive volume, {n_wanted} are needed: "
                 f"check the ranges of {gen!r} against the volume's footprint of {volume.get_passives()[0].extent} m"
             )
-        candidates = gen(n_drawn_next - n_drawn, stream=stream, start=n_drawn)
-        good = candidates[_touches(*_lines(candidates, volume), volume)]
-        found.append(good)
-        n_found, n_drawn, n_blocks = n_found + len(good), n_drawn_next, 2 * n_blocks
-    return torch.cat(found)[:n_wanted]
+        candidates, touches = _with_lines(gen(n_drawn_next - n_drawn, stream=stream, start=n_drawn), volume)
+        found.append(candidates[:, touches])
+        n_found, n_drawn, n_blocks = n_found + found[-1].shape[1], n_drawn_next, 2 * n_blocks
+    return torch.cat(found, 1)[:, :n_wanted]
 
 
 def _replacements(
@@ -174,33 +179,36 @@ def _replacements(
         earlier: Refused muons in the first one's block that come before it.
 
     Returns:
-        Indices ``(n,)``, replacements ``(n, 5)``, and the number of refused muons in the last block so far.
+        Indices ``(n,)``, replacements ``(8, n)`` as `_with_lines` gives them, and the number of refused muons in the
+        last block so far.
     """
     first_block = first // MUON_BLOCK
     n_blocks = (first + len(refused) - 1) // MUON_BLOCK + 1 - first_block
     idx = refused.nonzero().squeeze(-1)
-    block = (idx + first) // MUON_BLOCK - first_block
+    block = torch.div(idx + first, MUON_BLOCK, rounding_mode="floor") - first_block
     counts = torch.bincount(block, minlength=n_blocks)
-    rank = torch.arange(len(idx), device=idx.device) - (counts.cumsum(0) - counts)[block]
-    rank[: int(counts[0])] += earlier
     n_last = int(counts[-1]) + (earlier if n_blocks == 1 else 0)
     if not len(idx):
-        return idx, torch.empty(0, 5), n_last
+        return idx, torch.empty(8, 0), n_last
+    # which of its block's replacements each refused muon gets
+    offset = counts.cumsum(0) - counts
+    offset[0] -= earlier
+    rank = torch.arange(len(idx), device=idx.device) - offset[block]
 
     # One candidate for every muon of these blocks, drawn in one go: where at least half touch, they nearly suffice.
-    n = n_blocks * MUON_BLOCK
-    candidates = gen(n, stream=stream.child("resample"), start=first_block * MUON_BLOCK)
-    good = _touches(*_lines(candidates, volume), volume)
-    n_good, share = good.view(n_blocks, MUON_BLOCK).sum(1), float(good.double().mean())
-    good_idx = good.nonzero().squeeze(-1)
-    served = rank < n_good[block]
-    place = (n_good.cumsum(0) - n_good)[block] + rank
-    new = candidates.index_select(0, good_idx[place.clamp(max=max(len(good_idx) - 1, 0))] if len(good_idx) else idx * 0)
-    for k in block[~served].unique().tolist():
-        short = (block == k) & ~served
-        n_missing = int(rank[short].max()) - int(n_good[k]) + 1
-        more = _accepted(volume, gen, stream.child("resample", first_block + k), n_missing, share)
-        new[short] = more[rank[short] - n_good[k]]
+    drawn = gen(n_blocks * MUON_BLOCK, stream=stream.child("resample"), start=first_block * MUON_BLOCK)
+    candidates, good = _with_lines(drawn, volume)
+    n_good = good.view(n_blocks, MUON_BLOCK).sum(1)
+    places = torch.cat([good.nonzero().squeeze(-1), idx.new_zeros(1)])
+    last = len(places) - 1
+    new = candidates.index_select(1, places[((n_good.cumsum(0) - n_good)[block] + rank).clamp(max=last)])
+    short = rank >= n_good[block]
+    if bool(short.any()):
+        for k in block[short].unique().tolist():
+            here = short & (block == k)
+            rest = rank[here] - n_good[k]
+            own = stream.child("resample", first_block + k)
+            new[:, here] = _accepted(volume, gen, own, int(rest.max()) + 1, last / len(good)).index_select(1, rest)
     return idx, new, n_last
 
 
@@ -209,7 +217,7 @@ def _replace(
 ) -> None:
     """Write replacements over the refused rows of ``(N, 5)`` muons."""
     idx, new, _ = _replacements(refused, volume, gen, stream, first, earlier)
-    out[idx] = new.to(out)
+    out[idx] = new[:5].T.to(out)
 
 
 def _replace_in_flight(mu: MuonBatch, refused: Tensor, volume: Volume, gen: AbsMuonGenerator, earlier: int) -> int:
@@ -221,8 +229,8 @@ def _replace_in_flight(mu: MuonBatch, refused: Tensor, volume: Volume, gen: AbsM
     idx, new, n_last = _replacements(refused, volume, gen, mu.stream, mu.first, earlier)
     if len(idx):
         new = new.to(mu.position)
-        position, direction = _lines(new, volume)
-        mu.position[:, idx] = position
-        mu.direction[:, idx] = direction
-        mu.mom[idx] = new[:, 2]
+        mu.position[:2].index_copy_(1, idx, new[:2])
+        mu.position[2].index_fill_(0, idx, float(volume.h))
+        mu.direction.index_copy_(1, idx, new[5:])
+        mu.mom.index_copy_(0, idx, new[2])
     return n_last
