@@ -85,7 +85,7 @@ def figures(curves: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Pictures of both models.
 
     Args:
-        curves: ``share_used``, ``hit_resolution_m`` and ``angle_in_rad``, as far as they are there.
+        curves: ``share_used``, ``hit_resolution_m``, ``angle_in_rad`` and ``angle_out_rad``, as far as they are there.
 
     Returns:
         ``(caption, svg)`` for each.
@@ -97,6 +97,7 @@ def figures(curves: Mapping[str, Any]) -> list[tuple[str, str]]:
     for key, caption, unit, factor in (
         ("hit_resolution_m", "Share of hits with an error in x or y below a value", "mm", 1e3),
         ("angle_in_rad", "Share of tracks above with an angle to the true one below a value", "mrad", 1e3),
+        ("angle_out_rad", "Share of tracks below, likewise", "mrad", 1e3),
     ):
         if key in curves:
             drawn.append((caption, _cumulative(curves[key], caption, unit, factor)))

@@ -94,7 +94,7 @@ def test_batches_and_groups_do_not_change_the_figures():
 
 def test_curves_are_shares():
     curves = compared(span=(0.8, 0.8)).curves
-    assert set(curves) == {"share_used", "hit_resolution_m", "angle_in_rad"}
+    assert set(curves) == {"share_used", "hit_resolution_m", "angle_in_rad", "angle_out_rad"}
     for name, curve in curves.items():
         edges = curve["edges"]
         assert edges == sorted(edges)

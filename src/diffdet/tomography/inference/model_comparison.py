@@ -58,8 +58,8 @@ class ModelComparison:
     Attributes:
         figures: For each name in `FIGURES`, the pair.
         curves: For a picture: ``share_used`` by distance from the axis of the volume at half its height (``edges``, and
-            for both models ``value`` and ``error``); ``hit_resolution_m`` and ``angle_in_rad``: the share of hits and
-            tracks (``value``) with a smaller error than ``edges``.
+            for both models ``value`` and ``error``); ``hit_resolution_m``, ``angle_in_rad`` and ``angle_out_rad``: the share
+            of hits and tracks (``value``) with a smaller error than ``edges``.
         n_muons: Muons sent through each model.
     """
 
@@ -194,6 +194,7 @@ def _compare(samples: tuple[_Sample, _Sample], n_groups: int) -> ModelComparison
     for name, tables in (
         ("hit_resolution_m", [s.hit_errors for s in samples]),
         ("angle_in_rad", [s.angles[0] for s in samples]),
+        ("angle_out_rad", [s.angles[1] for s in samples]),
     ):
         curve = _cumulative([_joined(table) for table in tables])
         if curve is not None:
