@@ -58,8 +58,8 @@ class ModelComparison:
     Attributes:
         figures: For each name in `FIGURES`, the pair.
         curves: For a picture: ``share_used`` by distance from the axis of the volume at half its height (``edges``, and
-            for both models ``value`` and ``error``); ``hit_resolution_m``, ``angle_in_rad`` and ``angle_out_rad``: the share
-            of hits and tracks (``value``) with a smaller error than ``edges``.
+            for both models ``value`` and ``error``); ``hit_resolution_m``, ``angle_in_rad`` and ``angle_out_rad``: the
+            share of hits and tracks (``value``) with a smaller error than ``edges``.
         n_muons: Muons sent through each model.
     """
 
