@@ -224,4 +224,4 @@ for name in ("learned", "two on a side"):
 
 # %% [markdown]
 # The same from a configuration: `budget:` in the section `volume`, and an optimiser `budget`. The ladle furnace is such
-# a design: [the next notebook](04_ladle_furnace.py).
+# a design: `diffdet optimise --out RUN` runs it.
