@@ -13,7 +13,7 @@
 # %% [markdown]
 # # Hello, world
 #
-# Cosmic muons rain on everything, about 150 a second and square metre. Dense matter scatters them more than light
+# Cosmic muons rain on everything, some 130 a second and square metre. Dense matter scatters them more than light
 # matter, so whoever measures their directions above and below a volume can make an image of what is inside. How well
 # depends on the detector: where its panels stand, how large they are, how sharply they measure.
 #
