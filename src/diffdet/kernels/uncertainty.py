@@ -33,17 +33,18 @@ def line_variance(d_position: Tensor | None, d_slope: Tensor | None, lines: Line
     Raises:
         InputError: neither derivative is given.
     """
-    if d_position is not None and d_slope is not None:
-        mixed = torch.addcmul(d_slope * (2 * lines.cov), d_position, lines.var_position)
-        terms = torch.addcmul(d_slope.square() * lines.var_slope, d_position, mixed)
-    elif d_position is not None:
+    terms = None
+    if d_position is not None:
         terms = d_position.square() * lines.var_position
-    elif d_slope is not None:
-        terms = d_slope.square() * lines.var_slope
-    else:
+    if d_slope is not None:
+        slopes = d_slope.square() * lines.var_slope
+        terms = slopes if terms is None else terms + slopes
+    if terms is None:
         raise InputError(
             "derivatives by positions, by slopes or both must be given; got None for `d_position` and `d_slope`"
         )
+    if d_position is not None and d_slope is not None:
+        terms = terms + 2 * d_position * d_slope * lines.cov
     return terms.sum(-2)
 
 

@@ -93,7 +93,6 @@ class MuonBatch:
         self._hits: dict[str, list[HitBatch]] = {}
         self._hits_of: Tensor | None = None  # which muons of the recorded hits are left, None: all
         self._n_draws: dict[str, int] = {}
-        self._stock: dict[str, list[Tensor]] = {}  # reserved numbers by purpose, the next one last
         self._removed: list[Tensor] = []
         self._xyz_hist: list[Tensor] = []
         self._keep_mask: Tensor | None = None
@@ -122,21 +121,9 @@ class MuonBatch:
 
         The k-th draw for one purpose gives a muon the same numbers whatever batch it flies in and whoever was removed.
         """
-        stock = self._stock.get(purpose)
-        if stock and stock[-1].shape[:-1] == draws:
-            return self._cut(stock.pop())
         return self._cut(
             self.stream.normal(self.next_use(purpose), draws, *self._range(), dtype=self.dtype, device=self.device)
         )
-
-    def reserve_normal(self, purpose: str, draws: tuple[int, ...], times: int) -> None:
-        """Draw the numbers of the next ``times`` uses of ``draw_normal`` together, which is quicker than one by one.
-
-        Reserved numbers are other ones than those drawn singly; what was reserved before and not used is forgotten.
-        """
-        name = self.next_use(purpose)
-        drawn = self.stream.normal(name, (times, *draws), *self._range(), dtype=self.dtype, device=self.device)
-        self._stock[purpose] = list(drawn.unbind(0))[::-1]
 
     def draw_uniform(self, purpose: str, draws: tuple[int, ...]) -> Tensor:
         """Uniform numbers in [0, 1) for these muons, ``(*draws, N)``; keyed like ``draw_normal``."""
@@ -487,13 +474,13 @@ class MuonBatch:
         new.__dict__.update(self.__dict__)
         new._rows = self._rows.detach().clone()
         new._hits, new._n_draws, new._removed, new._xyz_hist = {}, dict(self._n_draws), [], []
-        new._hits_of, new._stock = None, {purpose: list(stock) for purpose, stock in self._stock.items()}
+        new._hits_of = None
         return new
 
     def part(self, mask: Tensor) -> MuonBatch:
         """Copy of the muons where ``mask`` ``(N,)`` is True, without hits. What it draws counts as drawn here too."""
         new = self.copy()
-        new._n_draws, new._stock = self._n_draws, {}
+        new._n_draws = self._n_draws
         new.filter_muons(mask)
         return new
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from abc import ABCMeta, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -33,8 +33,6 @@ __all__ = [
 # Within a cell scattering counts as uniform, but Highland's logarithm lets it grow with depth. With a single cell to a
 # layer displacements are 3 % (lead) to 5 % (air) too large, with five 0.5 %.
 _FEWEST_CELLS = 5
-# What the model of the PDG draws for a layer: two numbers for each of two planes.
-_PDG_NORMALS: Final = ("scatter", (4,))
 # A muon so flat that it needs more steps than this to leave its layer is a fault of the input, not of the physics.
 _MAX_STEPS = 100_000
 
@@ -44,10 +42,6 @@ class AbsScatterModel(metaclass=ABCMeta):
 
     To add a model, inherit, implement ``carry``, and pass an instance as ``PassiveLayer(scatter_model=...)``.
     """
-
-    normals: ClassVar[tuple[str, tuple[int, ...]] | None] = None
-    """Purpose and draws of the one use of ``mu.draw_normal`` in ``carry``, so that a volume can have those of all its
-    layers drawn together; None where there is not exactly one."""
 
     @abstractmethod
     def carry(self, mu: MuonBatch, layer: PassiveLayer, top: float, thickness: float) -> None:
@@ -71,8 +65,6 @@ class PdgScatterModel(AbsScatterModel):
     not taken to be 1.
     """
 
-    normals = _PDG_NORMALS
-
     def carry(self, mu: MuonBatch, layer: PassiveLayer, top: float, thickness: float) -> None:  # noqa: D102
         n_cells = max(_FEWEST_CELLS, round(thickness / layer.step_sz))
         with torch.inference_mode():  # a sixth quicker than without a graph; the result is copied into the batch
@@ -81,7 +73,7 @@ class PdgScatterModel(AbsScatterModel):
                 mu.direction,
                 mu.beta_momentum,
                 mu.n_rad,
-                mu.draw_normal(*_PDG_NORMALS),
+                mu.draw_normal("scatter", (4,)),
                 layer.bordered_per_length,
                 top=top,
                 thickness=thickness,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -283,19 +282,10 @@ class Volume(nn.Module):
     def forward(self, mu: MuonBatch) -> None:
         """Carry muons through all layers, in place; detectors append their hits to the batch."""
         self.assign_budget()
-        self._reserve_normals(mu)
         for layer in self.layers:
             layer(mu)
             if self.snapshots:
                 mu.snapshot_xyz()
-
-    def _reserve_normals(self, mu: MuonBatch) -> None:
-        """Have the random numbers of all scattering layers drawn together."""
-        layers = [layer for layer in self.get_passives() if layer.rad_length is not None]
-        wanted = Counter(layer.scatter_model.normals for layer in layers)
-        for normals, times in wanted.items():
-            if normals is not None:
-                mu.reserve_normal(*normals, times)
 
     def draw(self, *, xlim: tuple[float, float], ylim: tuple[float, float], zlim: tuple[float, float]) -> None:
         """Show the layers and panels in three dimensions.
