@@ -183,8 +183,8 @@ def log_density(kinks: Kinks, scattering: Float[Tensor, "3 *of muon"]) -> Float[
 
 
 def bhattacharyya_distance(
-    kinks: Kinks, one: Float[Tensor, "3 *of muon"], other: Float[Tensor, "3 *of muon"]
-) -> Float[Tensor, "*of muon"]:
+    kinks: Kinks, one: Float[Tensor, "3 *#of muon"], other: Float[Tensor, "3 *#of muon"]
+) -> Tensor:
     """How well a muon tells two hypotheses apart, whatever its kink turns out to be: no kink enters, only its errors.
 
     For normals about 0 with covariances A and B, D = 1/2 ln(det((A + B) / 2) / sqrt(det A det B)), both planes added.
@@ -199,7 +199,7 @@ def bhattacharyya_distance(
         other: the same under the other.
 
     Returns:
-        Distances, 0 where the hypotheses are the same.
+        ``(*of, muon)`` distances, 0 where the hypotheses are the same.
 
     Reference: T. Kailath, IEEE Trans. Commun. Technol. 15 (1967) 52.
     """

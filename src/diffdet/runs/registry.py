@@ -24,6 +24,8 @@ _CALLBACKS = f"{_TOMOGRAPHY}.optimisation.callbacks"
 _LOSSES = f"{_TOMOGRAPHY}.optimisation.loss.loss"
 _PASSIVES = f"{_TOMOGRAPHY}.optimisation.data.passives"
 _LADLE = f"{_TOMOGRAPHY}.benchmarks.ladle_furnace"
+_WALLS = f"{_TOMOGRAPHY}.benchmarks.small_walls"
+_LORRY = f"{_TOMOGRAPHY}.benchmarks.u_lorry"
 
 ROLES: dict[str, dict[str, str]] = {
     "panel": dict.fromkeys(("DetectorPanel", "SigmoidDetectorPanel"), f"{_TOMOGRAPHY}.volume.panel"),
@@ -33,18 +35,22 @@ ROLES: dict[str, dict[str, str]] = {
         "PocaZLadleFurnaceFillLevelInferrer": f"{_LADLE}.inference",
         "EdgeDetLadleFurnaceFillLevelInferrer": f"{_LADLE}.inference",
         "LikelihoodLadleFurnaceFillLevelInferrer": f"{_LADLE}.likelihood",
+        "ULorryLikelihoodClassifier": f"{_LORRY}.inference",
     },
     "loss": {
         **dict.fromkeys(
             ("VoxelX0Loss", "VoxelClassLoss", "VolumeClassLoss", "VolumeIntClassLoss", "VolumeMSELoss"), _LOSSES
         ),
         "LadleFurnaceIntClassLoss": f"{_LADLE}.loss",
+        "ContrastLoss": f"{_WALLS}.loss",
     },
     "passive generator": {
         **dict.fromkeys(
             ("RandomBlockPassiveGenerator", "BlockPresentPassiveGenerator", "VoxelPassiveGenerator"), _PASSIVES
         ),
         "LadleFurnacePassiveGenerator": f"{_LADLE}.data",
+        "SmallWallsPassiveGenerator": f"{_WALLS}.data",
+        "ULorryPassiveGenerator": f"{_LORRY}.data",
     },
     "muon generator": dict.fromkeys(("MuonGenerator2015", "MuonGenerator2016"), f"{_TOMOGRAPHY}.muon.generation"),
     "callback": {
@@ -61,6 +67,7 @@ ROLES: dict[str, dict[str, str]] = {
         "LinearCorrectionCallback": f"{_LADLE}.inference",
         "SpreadRangeLoss": f"{_LADLE}.loss",
         "CorrectedErrorLoss": f"{_LADLE}.objective",
+        "MissedBlockLoss": f"{_LORRY}.objective",
     },
     "optimiser": dict.fromkeys(
         ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad", "Rprop"), "torch.optim"
@@ -68,6 +75,7 @@ ROLES: dict[str, dict[str, str]] = {
     "task": {
         "held_out_loss": "diffdet.runs.tasks.held_out_loss:HeldOutLoss",
         "ladle_furnace": "diffdet.runs.tasks.ladle_furnace:LadleFurnace",
+        "u_lorry": "diffdet.runs.tasks.u_lorry:ULorry",
     },
 }
 """For each part that a class can play: the documented names, and the module (or ``module:Class``) that each is

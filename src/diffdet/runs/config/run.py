@@ -20,7 +20,7 @@ from diffdet.runs.config.training import (
 )
 from diffdet.runs.messages import did_you_mean, refuse
 
-LOSS_CALLBACKS = ("SpreadRangeLoss", "CorrectedErrorLoss")
+LOSS_CALLBACKS = ("SpreadRangeLoss", "CorrectedErrorLoss", "MissedBlockLoss")
 """Callbacks of ours that set the loss of a batch of volumes themselves."""
 
 FORMAT_VERSION = 1

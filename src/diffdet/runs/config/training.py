@@ -76,4 +76,4 @@ class TaskConfig(ClassSpec):
     role: ClassVar[str] = "task"
 
     class_: str = Field("held_out_loss", alias="class")
-    """`held_out_loss`, `ladle_furnace`, or your own as `package.module:Class`."""
+    """`held_out_loss`, `ladle_furnace`, `u_lorry`, or your own as `package.module:Class`."""

@@ -47,6 +47,7 @@ class LadleFurnace(AbsTask):
             budget = initial.budget if initial.budget is not None else float(initial.get_cost().detach())
             for name, layers in (("baseline_1", get_baseline_detector_1), ("baseline_2", get_baseline_detector_2)):
                 detectors[name] = make_volume(layers, budget).to(initial.device)
+        inferrer = _level_inferrer(config, initial)
         n_heights = len(FILL_HEIGHTS)
         each = n_heights * (self.n_repeats + self.n_calibration_repeats)
         found = {}
@@ -58,6 +59,7 @@ class LadleFurnace(AbsTask):
                 n_muons=self.n_muons,
                 n_repeats=self.n_repeats,
                 n_calibration_repeats=self.n_calibration_repeats,
+                inferrer=inferrer,
             )
         progress(len(detectors) * each, len(detectors) * each, "done")
         figures = {name: result.figures() for name, result in found.items()}
@@ -94,6 +96,16 @@ class LadleFurnace(AbsTask):
         """Both models on a third of the volumes, without other detectors; see `AbsTask.compare_models`."""
         repeats = -(-self.n_repeats // 3), -(-self.n_calibration_repeats // 3)
         return LadleFurnace(*repeats, self.n_muons, baselines=False).evaluate(config, smooth, physical, progress)
+
+
+def _level_inferrer(config: RunConfig, volume: Volume) -> Any:
+    """The configured inferrer if it predicts a fill height; None, the published one, otherwise."""
+    from diffdet.runs.build import build_wrapper
+    from diffdet.runs.registry import resolve, searching
+
+    with searching(config.search_path):
+        found = resolve("volume inferrer", config.inference.volume.class_, "inference.volume.class")
+    return build_wrapper(config, volume).partial_volume_inferrer if hasattr(found, "pred_height") else None
 
 
 def _table(figures: dict[str, float]) -> dict[str, float]:

@@ -36,6 +36,10 @@ class ULorryPassiveGenerator(AbsPassiveGenerator):
         x0_lorry: Radiation length of the floor, m.
         bkg_materials: Names of the scrap materials, each as likely.
 
+    Attributes:
+        shapes: Edges (z, x, y) of the cuboids that are drawn, in voxels.
+        n_filled: Layers that hold the floor and scrap.
+
     Raises:
         InputError: If no cuboid of whole voxels has that volume and fits, a number is out of range, or a material is
             not known.
@@ -56,9 +60,9 @@ class ULorryPassiveGenerator(AbsPassiveGenerator):
         check_in_range("fill_frac", fill_frac, 0.0, 1.0)
         check_positive("x0_lorry", x0_lorry)
         self.u_volume, self.u_prob, self.fill_frac, self.x0_lorry = u_volume, u_prob, fill_frac, float(x0_lorry)
-        self._shapes = self._cuboids(u_volume)
+        self.shapes = self._cuboids(u_volume)
         # Layers that are full to their top, the floor among them.
-        self._n_filled = int(voxels.snap(torch.tensor(fill_frac * self.n_zxy[0], dtype=torch.float64)))
+        self.n_filled = int(voxels.snap(torch.tensor(fill_frac * self.n_zxy[0], dtype=torch.float64)))
 
     def _cuboids(self, u_volume: float) -> list[tuple[int, int, int]]:
         """Edges (z, x, y) in voxels of every cuboid of a volume that fits above the floor."""
@@ -83,10 +87,10 @@ class ULorryPassiveGenerator(AbsPassiveGenerator):
         n_z, n_x, n_y = self.n_zxy
         cube = torch.full(self.n_zxy, material("air").x0, dtype=self.lw.dtype)
         scrap = torch.tensor(self.x0s, dtype=self.lw.dtype)
-        cube[: self._n_filled] = scrap[torch.randint(len(scrap), (self._n_filled, n_x, n_y), generator=generator)]
+        cube[: self.n_filled] = scrap[torch.randint(len(scrap), (self.n_filled, n_x, n_y), generator=generator)]
         cube[0] = self.x0_lorry
         hidden = draw_uniform(0.0, 1.0, generator) < self.u_prob
-        d_z, d_x, d_y = self._shapes[draw_index(len(self._shapes), generator)]
+        d_z, d_x, d_y = self.shapes[draw_index(len(self.shapes), generator)]
         z = 1 + draw_index(n_z - d_z, generator)
         x, y = draw_index(n_x - d_x + 1, generator), draw_index(n_y - d_y + 1, generator)
         if hidden:
