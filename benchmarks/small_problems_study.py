@@ -7,9 +7,9 @@ what counts is the mean of the differences over its standard error.
 
 * `small_walls`: 32 volumes of soil with walls, 40,000 muons of 10 GeV each. Score: the correlation between the
   logarithms of predicted and true X0, layer by layer (one minus `ContrastLoss`).
-* `u_lorry`: 60 lorries with 24 litres of uranium and the same 60 without, 20,000 muons of 5 GeV each. Score of a pair:
-  minus the mean log-loss of the probability of uranium. `order error` is the probability that a lorry with and one
-  without come in the wrong order.
+* `u_lorry`: 200 lorries with 24 litres of uranium and the same 200 without, 20,000 muons of 5 GeV each. Score of a
+  pair: minus the mean log-loss of the probability of uranium, its log-odds calibrated on 100 other pairs. `order error`
+  is the probability that a lorry with and one without come in the wrong order.
 
     python benchmarks/small_problems_study.py                      five seeds of both: half an hour on one core
     python benchmarks/small_problems_study.py --quick              one seed, a tenth of epochs and volumes
@@ -82,6 +82,7 @@ def lorries(config: RunConfig, volume: Volume, n_pairs: int) -> tuple[Tensor, di
         build_wrapper(config, volume),
         seed=config.seed,
         n_pairs=n_pairs,
+        n_calibration_pairs=max(4, n_pairs // 2),
         n_muons=4 * config.muons.per_volume,
         batch=config.muons.per_volume,
         u_volume=args["u_volume"],
@@ -92,7 +93,7 @@ def lorries(config: RunConfig, volume: Volume, n_pairs: int) -> tuple[Tensor, di
 
 PROBLEMS: dict[str, tuple[Callable[..., tuple[Tensor, dict[str, float]]], int, str]] = {
     "small_walls": (walls, 32, "correlation"),
-    "u_lorry": (lorries, 60, "minus log-loss"),
+    "u_lorry": (lorries, 200, "minus log-loss"),
 }
 
 

@@ -115,11 +115,29 @@ def test_pairs_differ_in_the_uranium_only():
     assert not torch.equal(cubes[1], cubes[3])
 
 
-def measured(volume, n_pairs=8, n_muons=8000):
+def measured(volume, n_pairs=8, n_muons=8000, n_calibration_pairs=0):
     wrapper = ArbVolumeWrapper(
         volume, opts={}, partial_volume_inferrer=lambda volume: ULorryLikelihoodClassifier(volume, U_VOLUME), seed=1
     )
-    return evaluate_detector(wrapper, seed=2, n_pairs=n_pairs, n_muons=n_muons, u_volume=U_VOLUME)
+    return evaluate_detector(
+        wrapper,
+        seed=2,
+        n_pairs=n_pairs,
+        n_calibration_pairs=n_calibration_pairs,
+        n_muons=n_muons,
+        u_volume=U_VOLUME,
+    )
+
+
+def test_calibration_rescales_the_log_odds_by_other_lorries():
+    raw = measured(portal(), n_pairs=3, n_muons=500)
+    found = measured(portal(), n_pairs=3, n_muons=500, n_calibration_pairs=4)
+    assert found.slope >= 0
+    assert (found.slope, found.offset) != (1.0, 0.0)
+    assert (raw.slope, raw.offset) == (1.0, 0.0)
+    torch.testing.assert_close(found.with_uranium, found.slope * raw.with_uranium + found.offset)
+    torch.testing.assert_close(found.without, found.slope * raw.without + found.offset)
+    assert found.figures()["order_error"] == raw.figures()["order_error"]
 
 
 def test_a_detector_over_the_lorry_tells_more_than_one_beside_it():

@@ -23,18 +23,20 @@ class ULorry(AbsTask):
 
     Args:
         n_pairs: Lorries with uranium, and as many without.
+        n_calibration_pairs: Others, that the log-odds are calibrated on; 0 leaves them as the inferrer gives them.
         n_muons: Muons per lorry.
     """
 
-    def __init__(self, n_pairs: int = 60, n_muons: int = 20_000) -> None:
+    def __init__(self, n_pairs: int = 60, n_calibration_pairs: int = 60, n_muons: int = 20_000) -> None:
         check_in_range("n_pairs", n_pairs, 2)
+        check_in_range("n_calibration_pairs", n_calibration_pairs, 0)
         check_in_range("n_muons", n_muons, 1)
-        self.n_pairs = n_pairs
+        self.n_pairs, self.n_calibration_pairs = n_pairs, n_calibration_pairs
         self.n_muons = n_muons
 
     def shrink(self) -> None:
-        """Two pairs of lorries, 500 muons each."""
-        self.n_pairs, self.n_muons = 2, 500
+        """Two pairs of lorries, two more to calibrate on, 500 muons each."""
+        self.n_pairs, self.n_calibration_pairs, self.n_muons = 2, 2, 500
 
     def evaluate(self, config: RunConfig, initial: Volume, final: Volume, progress: Progress) -> Evaluation:
         """Measure both detectors; see `AbsTask.evaluate`."""
@@ -47,17 +49,19 @@ class ULorry(AbsTask):
             raise InputError(f"task: `u_lorry` needs passives from ULorryPassiveGenerator, given {given}")
         scene = {key: value for key, value in generator.args.items() if key in _SCENE}
         n_lorries = 2 * self.n_pairs
+        each = n_lorries + 2 * self.n_calibration_pairs
         found = {}
         for k, (name, volume) in enumerate((("initial", initial), ("final", final))):
-            before = k * n_lorries
+            before = k * each
 
             def tell(done: int, before: int = before, name: str = name) -> None:
-                progress(before + done, 2 * n_lorries, name)
+                progress(before + done, 2 * each, name)
 
             found[name] = evaluate_detector(
                 build_wrapper(config, volume),
                 seed=config.seed,
                 n_pairs=self.n_pairs,
+                n_calibration_pairs=self.n_calibration_pairs,
                 n_muons=self.n_muons,
                 batch=config.muons.batch or self.n_muons,
                 progress=tell,
@@ -77,6 +81,9 @@ class ULorry(AbsTask):
             notes=[
                 "Order error: probability that of two lorries, one with uranium and one without, the wrong one looks "
                 "like it. Log-loss: minus the logarithm of the probability of what was true; 0.69 for knowing nothing.",
+                f"Log-odds are calibrated, for each detector, on {2 * self.n_calibration_pairs} other lorries."
+                if self.n_calibration_pairs
+                else "Log-odds are as the inferrer gives them.",
                 "Both detectors see the same lorries and muons. Errors are one standard error over lorries.",
             ],
             predictions={
@@ -85,6 +92,13 @@ class ULorry(AbsTask):
                 "unit": "probability",
                 "detectors": drawn,
             },
-            n_muons=2 * n_lorries * self.n_muons,
-            details={"n_test_volumes": n_lorries, "n_muons_per_volume": self.n_muons},
+            n_muons=2 * each * self.n_muons,
+            details={
+                "n_test_volumes": n_lorries,
+                "n_calibration_volumes": 2 * self.n_calibration_pairs,
+                "n_muons_per_volume": self.n_muons,
+                "calibration": {
+                    name: {"slope": result.slope, "offset": result.offset} for name, result in found.items()
+                },
+            },
         )

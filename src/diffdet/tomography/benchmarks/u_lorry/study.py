@@ -12,6 +12,7 @@ from torch import Tensor
 from diffdet.core.checks import check_in_range
 from diffdet.core.errors import InputError
 from diffdet.core.random import Stream, key_seed
+from diffdet.kernels.calibration import fit_log_odds
 from diffdet.kernels.ranking import order_error
 from diffdet.tomography.benchmarks.u_lorry.data import ULorryPassiveGenerator
 from diffdet.tomography.optimisation.callbacks.data_callbacks import MuonResampler
@@ -30,16 +31,25 @@ class Detection:
     Attributes:
         with_uranium: ``(lorry,)`` log-odds for uranium, of lorries that have some.
         without: ``(lorry,)`` the same of the same lorries without it.
+        slope: what the log-odds of the inferrer were multiplied with.
+        offset: what was added to them afterwards.
     """
 
     with_uranium: Tensor
     without: Tensor
+    slope: float = 1.0
+    offset: float = 0.0
 
     @property
     def log_losses(self) -> Tensor:
         """``(2, lorry)`` minus the logarithm of the probability given to what was true, with and without uranium."""
         softplus = torch.nn.functional.softplus
         return torch.stack([softplus(-self.with_uranium), softplus(self.without)])
+
+    def calibrated(self, on: Detection) -> Detection:
+        """With the slope and offset of log-odds that suit other lorries best; see `kernels.calibration`."""
+        slope, offset = fit_log_odds(on.with_uranium, on.without)
+        return Detection(slope * self.with_uranium + offset, slope * self.without + offset, slope, offset)
 
     def figures(self) -> dict[str, float]:
         """Probability that a lorry with and one without come in the wrong order, and mean log-loss, with standard
@@ -106,7 +116,8 @@ def evaluate_detector(
     wrapper: AbsVolumeWrapper,
     *,
     seed: int,
-    n_pairs: int = 100,
+    n_pairs: int = 200,
+    n_calibration_pairs: int = 60,
     n_muons: int = 20_000,
     batch: int = 5_000,
     progress: Callable[[int], None] | None = None,
@@ -114,12 +125,16 @@ def evaluate_detector(
 ) -> Detection:
     """Measure a detector: physical panels, held-out lorries.
 
+    The inferrer weighs what muons say as if scrap were even, and is too sure of itself by a factor that depends on the
+    detector. Its log-odds are therefore calibrated on other lorries, as a user would do with reference loads.
+
     Detectors evaluated with the same seed see the same lorries and muons.
 
     Args:
         wrapper: has the detector, the source of muons, and an inferrer with ``log_odds``.
         seed: of lorries and muons.
         n_pairs: lorries with and as many without uranium.
+        n_calibration_pairs: others, that the log-odds are calibrated on; 0 leaves them as the inferrer gives them.
         n_muons: per lorry.
         batch: muons at a time.
         progress: called with the number of finished lorries.
@@ -128,7 +143,11 @@ def evaluate_detector(
     Returns:
         Detection.
     """
+    check_in_range("n_calibration_pairs", n_calibration_pairs, 0)
     lorries = pairs_of_lorries(wrapper.volume, n_pairs, seed=seed, **scene)
+    if n_calibration_pairs:
+        other_seed = key_seed(seed, "calibration of lorries")
+        lorries += pairs_of_lorries(wrapper.volume, n_calibration_pairs, seed=other_seed, **scene)
     handler = _LogOdds(progress)
     callbacks: list[Any] = [MuonResampler()]
     wrapper.predict(
@@ -140,4 +159,6 @@ def evaluate_detector(
         seed=key_seed(seed, "lorry evaluation"),
     )
     values = torch.tensor(handler.values, dtype=torch.float64).reshape(-1, 2)
-    return Detection(values[:, 0], values[:, 1])
+    found = Detection(values[:n_pairs, 0], values[:n_pairs, 1])
+    others = Detection(values[n_pairs:, 0], values[n_pairs:, 1])
+    return found.calibrated(others) if n_calibration_pairs else found
