@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,9 +92,13 @@ class VolumeTargetPredHandler(PredHandler):
 class Save2HDF5PredHandler(VolumeTargetPredHandler):
     """Saves predictions and targets to an HDF5 file instead of keeping them.
 
-    The file has the datasets ``preds`` and ``targs``, float32, one row per volume. It is put together in memory and
-    written when the predictions end, atomically: a prediction that was killed leaves the file as it was before, whole.
-    So memory must hold the (compressed) file.
+    The file has the datasets ``preds`` and ``targs``, float32, one row per volume. It is put together in memory, so
+    memory must hold the (compressed) file, and written whole beside the old one, which it then replaces: whenever a
+    prediction is killed, the file opens and holds the rows that were there before and all rows written since.
+
+    It is written after every volume, unless that would take more than a tenth of the time; then the next volumes go
+    with a later one. What a kill can lose is so at most the work of ten times as long as writing takes. At the end, and
+    after an error in a later volume, all rows are written.
 
     Args:
         path: The file.
@@ -107,7 +112,10 @@ class Save2HDF5PredHandler(VolumeTargetPredHandler):
         StorageError: If it cannot be read or written.
     """
 
-    transient = ("_memory", "_file")
+    transient = ("_memory", "_file", "_saved_at", "_took", "_unsaved")
+
+    _SHARE = 0.1
+    """Most of the time that may go into writing before the end."""
 
     def __init__(
         self,
@@ -124,6 +132,7 @@ class Save2HDF5PredHandler(VolumeTargetPredHandler):
         self.compression = compression
         self._memory = io.BytesIO()
         self._file: h5py.File | None = None
+        self._saved_at, self._took, self._unsaved = 0.0, 0.0, False
 
     def on_pred_begin(self) -> None:
         """Begin the file, with the rows that it has, if they are to be kept."""
@@ -141,25 +150,43 @@ class Save2HDF5PredHandler(VolumeTargetPredHandler):
             self._file = h5py.File(self._memory, "r+" if old else "w")
         except OSError as error:
             raise InputError(f"`path` must name an HDF5 file, or none; got `{self.path}`: {error}") from error
+        self._saved_at, self._took, self._unsaved = time.monotonic(), 0.0, False
 
     def on_x0_pred_end(self) -> None:
-        """Add the row of a volume."""
+        """Add the row of a volume, and write the file if that is cheap."""
         if self._fit.state == "test":
             pred, target = self._pair()
+            for name, row in (("preds", pred), ("targs", target)):
+                self._check(name, row)
             self._add("preds", pred)
             self._add("targs", target)
+            self._unsaved = True
+            if self._took <= self._SHARE * (time.monotonic() - self._saved_at):
+                self._save()
 
     def on_pred_end(self) -> None:
         """Write the file."""
+        self._unsaved = True  # without a single volume, too, there is a file at the end
         self.release()
-        storage.write_bytes(self.path, self._memory.getvalue())
-        self._memory = io.BytesIO()
 
     def release(self) -> None:
-        """Close the file in memory."""
+        """Write what has not been written, and close the file in memory."""
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            try:
+                if self._unsaved:
+                    self._save()
+            finally:
+                self._file.close()
+                self._file, self._memory = None, io.BytesIO()
+
+    def _save(self) -> None:
+        """Write the file as it is now."""
+        file: Any = self._file
+        began = time.monotonic()
+        file.flush()
+        storage.write_bytes(self.path, self._memory.getvalue())
+        self._saved_at, self._unsaved = time.monotonic(), False
+        self._took = self._saved_at - began
 
     def get_preds(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Nothing: predictions are in the file."""
@@ -170,10 +197,17 @@ class Save2HDF5PredHandler(VolumeTargetPredHandler):
             return super()._target()
         return self._classes(PredHandler._target(self))
 
+    def _check(self, name: str, row: np.ndarray) -> None:
+        """Refuse a row of another shape than the dataset's before anything is added."""
+        file: Any = self._file
+        if name in file and file[name].shape[1:] != np.shape(row):
+            raise InputError(
+                f"`{self.path}` holds {name} of shape {file[name].shape[1:]}; got one of shape {np.shape(row)}"
+            )
+
     def _add(self, name: str, row: np.ndarray) -> None:
         """Add a row to a dataset, which is created with the first."""
         file: Any = self._file
-        assert file is not None
         row = np.asarray(row, dtype=np.float32)
         if name not in file:
             file.create_dataset(
@@ -185,8 +219,6 @@ class Save2HDF5PredHandler(VolumeTargetPredHandler):
                 compression=self.compression,
             )
         dataset = file[name]
-        if dataset.shape[1:] != row.shape:
-            raise InputError(f"`{self.path}` holds {name} of shape {dataset.shape[1:]}; got one of shape {row.shape}")
         dataset.resize(dataset.shape[0] + 1, axis=0)
         dataset[-1] = row
 
