@@ -449,9 +449,10 @@ FITTING = [
     KnownDifference(
         path="diffdet.tomography.optimisation.callbacks.pred_callbacks.Save2HDF5PredHandler",
         old="opens and extends the file for every volume: a kill may leave it damaged or with rows that do not match",
-        ours="writes the file once, atomically, when the predictions end",
-        why="a file is whole or as it was",
-        test=f"{_CALLBACKS}::test_predictions_in_a_file",
+        ours="writes the whole file anew, atomically, while predictions are made and when they end",
+        why="a kill leaves a file that opens and holds the rows written before",
+        test="tests/tomography/optimisation/test_predictions_killed.py"
+        "::test_a_killed_prediction_leaves_every_row_that_was_written",
     ),
     KnownDifference(
         path="diffdet.tomography.optimisation.callbacks.diagnostic_callbacks.ScatterRecord",
