@@ -1,6 +1,7 @@
 """Who may import whom: the layers of the house, read from the syntax trees.
 
-core <- kernels, loop <- wings (tomography) <- leaves (tomography.plotting, tomography.benchmarks, runs, report, cli).
+core <- kernels, loop <- wings (tomography, nn) <- leaves (tomography.plotting, tomography.benchmarks, nn.plotting, runs,
+report, cli).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import pytest
 
 from house import Import, imports, inside, modules, tree
 
+WINGS = ("diffdet.tomography", "diffdet.nn")
 # Longest prefix decides. What stands on the right may be imported, besides the module's own package.
 MAY_IMPORT = {
     "diffdet._version": (),
@@ -18,13 +20,15 @@ MAY_IMPORT = {
     "diffdet.kernels": ("diffdet.core",),
     "diffdet.loop": ("diffdet.core", "diffdet._version"),
     "diffdet.tomography": ("diffdet.core", "diffdet.kernels", "diffdet.loop", "diffdet._version"),
-    "diffdet.runs": ("diffdet.core", "diffdet.kernels", "diffdet.loop", "diffdet.tomography", "diffdet._version"),
-    "diffdet.report": ("diffdet.core", "diffdet.kernels", "diffdet.tomography", "diffdet._version"),
-    "diffdet.cli": ("diffdet.core", "diffdet.runs", "diffdet.report", "diffdet.tomography", "diffdet._version"),
+    "diffdet.nn": ("diffdet.core", "diffdet.kernels", "diffdet.loop", "diffdet._version"),
+    "diffdet.runs": ("diffdet.core", "diffdet.kernels", "diffdet.loop", *WINGS, "diffdet._version"),
+    "diffdet.report": ("diffdet.core", "diffdet.kernels", *WINGS, "diffdet._version"),
+    "diffdet.cli": ("diffdet.core", "diffdet.runs", "diffdet.report", *WINGS, "diffdet._version"),
 }
 # Leaves that others reach for inside a function only: a picture when one is asked for, a report when a run ends.
 LATE = {
     "diffdet.tomography": ("diffdet.tomography.plotting",),
+    "diffdet.nn": ("diffdet.nn.plotting",),
     "diffdet.runs": ("diffdet.report",),
 }
 LEAVES = ("diffdet.tomography.plotting", "diffdet.tomography.benchmarks")
@@ -84,7 +88,7 @@ def test_layers():
     wrong = []
     for found in ours():
         own = package_of(found.importer)
-        allowed = (own, *MAY_IMPORT.get(own, ("diffdet._version", "diffdet.tomography")))
+        allowed = (own, *MAY_IMPORT.get(own, ("diffdet._version", *WINGS)))
         late = () if found.top and not found.typing_only else LATE.get(own, ())
         if found.target == "diffdet" or not any(inside(found.target, package) for package in (*allowed, *late)):
             wrong.append(str(found))
@@ -120,7 +124,7 @@ def test_nobody_imports_the_leaves_of_tomography_at_the_top():
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("layer", ["core", "kernels", "loop", "tomography"])
+@pytest.mark.parametrize("layer", ["core", "kernels", "loop", "tomography", "nn"])
 def test_heavy_libraries_are_imported_inside_functions(layer):
     wrong = [
         str(found)

@@ -1,0 +1,1 @@
+"""Networks: initialisations, layers, blocks, and the builder and model that put them together."""

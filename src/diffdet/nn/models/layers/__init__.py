@@ -1,0 +1,1 @@
+"""Layers that blocks are made of: activations, batch norms, self-attention."""
