@@ -13,14 +13,15 @@ copyright = "diffdet developers"
 version = release = __version__
 
 extensions = [
-    "docstrings",  # ours, in _ext
+    "docstrings",  # ours, in _ext, like the next two
     "api_pages",
+    "known_differences",
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
-myst_enable_extensions = ["attrs_block", "deflist"]
+myst_enable_extensions = ["attrs_block", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "_ext"]
 
