@@ -26,7 +26,7 @@ class LCBatchNorm1d(nn.Module):
 
         Args:
             x: (batch, ..., channels).
-            mask: (batch, ...), true for the rows that the statistics of a batch in training come from; by default all.
+            mask: (batch, ...), true for the rows that statistics of the batch come from; by default all.
 
         Returns:
             Tensor of the same shape. Rows that are left out are normalised as well.
@@ -39,7 +39,8 @@ class LCBatchNorm1d(nn.Module):
                              f"got {tuple(mask.shape)}")  # fmt: skip
         if x.ndim == 2 and mask is None:
             return self.bn(x)
-        if mask is None or not self.bn.training:
+        of_batch = self.bn.training or getattr(self.bn, "track_running_stats", True) is False
+        if mask is None or not of_batch:
             columns = x.reshape(x.shape[0], -1, x.shape[-1]).transpose(1, 2)
             return self.bn(columns).transpose(1, 2).reshape(x.shape)
         if isinstance(self.bn, RunningBatchNorm):
