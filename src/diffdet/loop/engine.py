@@ -296,6 +296,12 @@ class Loop(Generic[Batch]):
         state.stop_reason = f"interrupted by {Signals(signal_number).name} after {where}"
         raise _Stopped
 
+    def interrupt(self, signal_number: int) -> None:
+        """End the run after the batch in progress, as if this signal had arrived: the state is saved first."""
+        if self._interrupts is None:
+            self._interrupts = Interruptible()
+        self._interrupts.signal_number = signal_number
+
     def save(self, *, best: bool = False) -> None:
         """Save the state to the checkpoints, if there are any."""
         if self.checkpoints is None:

@@ -14,7 +14,7 @@ from diffdet.core.checks import check_in_range, check_positive
 from diffdet.core.errors import InputError
 from diffdet.loop.callbacks import Callback
 
-__all__ = ["Schedule", "ScheduleRate", "cosine", "linear_warm_up", "logarithmic", "one_cycle"]
+__all__ = ["Schedule", "ScheduleRate", "cosine", "linear", "linear_warm_up", "logarithmic", "one_cycle", "triangle"]
 
 Schedule = Callable[[float], float]
 """From progress, 0 to 1, to a factor."""
@@ -36,6 +36,28 @@ def cosine(progress: float, start: float, end: float) -> float:
     if progress >= 1.0:
         return end
     return start + (end - start) * 0.5 * (1.0 - math.cos(math.pi * progress))
+
+
+def linear(progress: float, start: float, end: float) -> float:
+    """In a straight line from one value to another: start + (end - start) p.
+
+    Args:
+        progress: p, 0 at the start to 1 at the end; values outside are taken as the nearest of the two.
+        start: Value at 0.
+        end: Value at 1.
+    """
+    return start + (end - start) * min(1.0, max(0.0, progress))
+
+
+def triangle(progress: float, start: float, turn: float) -> float:
+    """In a straight line from one value to another and back: start + (turn - start) (1 - |2 p - 1|).
+
+    Args:
+        progress: p, 0 at the start to 1 at the end; values outside are taken as the nearest of the two.
+        start: Value at 0 and at 1.
+        turn: Value in the middle.
+    """
+    return start + (turn - start) * (1.0 - abs(2.0 * min(1.0, max(0.0, progress)) - 1.0))
 
 
 def one_cycle(progress: float, init: float, mid: float, final: float, turn: float) -> float:

@@ -1,0 +1,1 @@
+"""Callbacks of fits and predictions of networks."""
