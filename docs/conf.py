@@ -19,8 +19,10 @@ extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
 ]
+if "quick" not in globals().get("tags", ()):  # `sphinx-build -t quick` leaves out the sources, half of the work
+    extensions.append("sphinx.ext.viewcode")
+highlight_language = "none"  # of blocks that name none: most are output or formulas
 myst_enable_extensions = ["attrs_block", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "_ext"]
