@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import ast
 import importlib
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
 
 
-def load_table():
-    """The module `known_differences` beside this file."""
-    file = Path(__file__).with_name("known_differences.py")
-    spec = importlib.util.spec_from_file_location("known_differences", file)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module.KNOWN_DIFFERENCES
+def load_tables():
+    """Entries of every module `*known_differences*` beside this file."""
+    files = sorted(Path(__file__).parent.glob("*known_differences*.py"))
+    names = [file.stem for file in files if not file.stem.startswith("test_")]
+    return [entry for name in names for entry in importlib.import_module(f"compat.{name}").KNOWN_DIFFERENCES]
 
 
-TABLE = load_table()
+TABLE = load_tables()
 LABELS = [f"{k}-{entry.path.rpartition('.')[2]}" for k, entry in enumerate(TABLE)]
 
 
