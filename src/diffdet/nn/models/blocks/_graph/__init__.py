@@ -1,0 +1,1 @@
+"""Graph blocks; `gnn_blocks.py` is their table of contents."""

@@ -1,0 +1,1 @@
+"""Heads; `head.py` is their table of contents."""
