@@ -19,6 +19,7 @@ PACKAGES: dict[str, str] = {
     "diffdet.tomography.io": "Tables of hits",
     "diffdet.tomography.benchmarks": "Worked problems",
     "diffdet.tomography": "Constants and utilities",
+    "diffdet.nn": "Networks",
     "diffdet.runs": "Runs: configurations, folders, tasks",
     "diffdet.report": "Reports",
     "diffdet.cli": "Command line",

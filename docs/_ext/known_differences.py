@@ -1,74 +1,91 @@
-"""The table of known differences as part of a page, read from the tests that hold it, at every build."""
+"""The tables of known differences as part of a page, read from the tests that hold them, at every build."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
-MARK = "<!-- here comes the table of known differences -->"
+MARK = "<!-- here come the tables of known differences -->"
 """What is replaced in a page."""
 
-TABLE = Path("tests") / "compat" / "known_differences.py"
+TESTS = Path("tests")
+TABLES = "compat/*known_differences*.py"
+"""Where modules with a list ``KNOWN_DIFFERENCES`` lie; their tests, which begin with ``test_``, are left out."""
 
-SECTIONS: dict[str, str] = {
-    "MUONS": "Muons",
+PACKAGES: dict[str, str] = {
+    "diffdet.tomography.": "Tomography (TomOpt)",
+    "diffdet.nn.": "Networks (LUMIN)",
+    "diffdet.overlay.": "Overlay",
+    "": "Elsewhere",
+}
+"""Headings of the parts of the library, by how the paths of their entries begin."""
+
+HEADINGS: dict[str, str] = {
     "UTILS": "Utilities",
     "PASSIVES": "Passive volumes",
-    "LOSSES": "Losses",
-    "LADLE_FURNACE": "Ladle furnace",
     "OTHER_BENCHMARKS": "Other worked problems",
-    "HEAT_MAP": "Heat map",
-    "SCATTER_MODELS": "Scatter models",
-    "PLOTTING": "Plotting",
     "GEOMETRY": "Volumes and panels",
     "FITTING": "Fitting and callbacks",
-    "FLIGHT_AND_INFERENCE": "Flight and inference",
 }
-"""Headings, by the name of the list that each section shows; a list without a heading is shown under its own name."""
+"""Headings of lists whose name does not say enough; the others are shown under their own name."""
+
+Section = tuple[str, list[Any]]
+"""A heading and the entries below it."""
 
 
-def load(repository: Path) -> Any:
-    """The module that holds the table."""
-    spec = importlib.util.spec_from_file_location("diffdet_known_differences", repository / TABLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look
-    spec.loader.exec_module(module)
-    return module
+def load(repository: Path) -> list[Any]:
+    """The modules that hold the tables, in alphabetical order."""
+    folder = str(repository / TESTS)
+    found = sorted((repository / TESTS).glob(TABLES))
+    names = [".".join(path.relative_to(folder).with_suffix("").parts) for path in found if path.stem[:5] != "test_"]
+    sys.path.insert(0, folder)
+    try:
+        return [importlib.import_module(name) for name in names]
+    finally:
+        sys.path.remove(folder)
 
 
-def sections(module: Any) -> list[tuple[str, list[Any]]]:
-    """Headings and entries: every list of the module whose entries are in the table, and then whatever is left."""
+def sections(module: Any) -> list[Section]:
+    """Every list of a module whose entries are in its table, and then whatever is left."""
     table = list(module.KNOWN_DIFFERENCES)
     found = []
     for name, value in vars(module).items():
         if name != "KNOWN_DIFFERENCES" and isinstance(value, list) and value and all(one in table for one in value):
-            found.append((SECTIONS.get(name, name.replace("_", " ").capitalize()), value))
+            found.append((HEADINGS.get(name, name.replace("_", " ").capitalize()), value))
     shown = [one for _, entries in found for one in entries]
     rest = [one for one in table if one not in shown]
     return [*found, *([("More", rest)] if rest else [])]
 
 
-def to_markdown(module: Any) -> str:
-    """The sections with their entries, one definition list each."""
+def to_markdown(modules: list[Any]) -> str:
+    """All sections, by parts of the library, with their entries as definition lists."""
     lines = []
-    for heading, entries in sections(module):
-        lines += [f"## {heading}", ""]
-        for entry in entries:
-            parts = {"Before": entry.old, "Here": entry.ours, "Why": entry.why}
-            told = [f"**{name}:** {sentence(text)}" for name, text in parts.items()]
-            body = "\\\n  ".join([*told, f"*{entry.test.partition('::')[2]}*".replace("_", "\\_")])
-            lines += [f"`{short(entry.path)}`", f": {body}", ""]
+    every = [section for module in modules for section in sections(module)]
+    for prefix, title in PACKAGES.items():
+        here = [section for section in every if package_of(section[1][0].path) == prefix]
+        if here:
+            lines += [f"## {title}", ""]
+        for heading, entries in here:
+            lines += [f"### {heading}", ""]
+            for entry in entries:
+                lines += [f"`{entry.path.removeprefix(prefix)}`", f": {told(entry)}", ""]
     return "\n".join(lines)
 
 
-def short(path: str) -> str:
-    """A path without what all have in common."""
-    return path.removeprefix("diffdet.tomography.")
+def package_of(path: str) -> str:
+    """The part of the library that a path belongs to, as a key of `PACKAGES`."""
+    return next(prefix for prefix in PACKAGES if path.startswith(prefix))
+
+
+def told(entry: Any) -> str:
+    """What an entry says, a line each, with the name of its test."""
+    parts = {"Before": entry.old, "Here": entry.ours, "Why": entry.why}
+    lines = [f"**{name}:** {sentence(text)}" for name, text in parts.items()]
+    test = entry.test.partition("::")[2].replace("_", "\\_")
+    return "\\\n  ".join([*lines, f"*{test}*"])
 
 
 def sentence(text: str) -> str:
@@ -84,7 +101,8 @@ def setup(app: Any) -> dict[str, Any]:
     def fill(app: Any, _page: str, source: list[str]) -> None:
         if MARK in source[0]:
             repository = Path(app.srcdir).parent
-            app.env.note_dependency(str(repository / TABLE))
+            for path in (repository / TESTS).glob(TABLES):
+                app.env.note_dependency(str(path))
             source[0] = source[0].replace(MARK, to_markdown(load(repository)))
 
     app.connect("source-read", fill)
