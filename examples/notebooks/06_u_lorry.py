@@ -158,9 +158,9 @@ for name, portal in PORTALS.items():
         print("{:9} {:6} order error {:.3f} +- {:.3f}".format(name, question, *order_error(*answers)))
 
 # %% [markdown]
-# The image knows next to nothing: its densest voxels are those of the floor, with uranium or without. The likelihood
-# finds four litres with the textbook's portal, though not always. Here is what it sees in the first lorry: the evidence
-# in the slice of the picture above, with and without uranium, from ten times as many muons.
+# The image knows next to nothing: four voxels among a thousand look densest by chance, with uranium or without. The
+# likelihood finds four litres with the textbook's portal, though not always. Here is what it sees in the first lorry:
+# the evidence in the slice of the picture above, with and without uranium, from ten times as many muons.
 
 
 # %%
@@ -206,7 +206,7 @@ plt.show()
 # ## What to make small
 #
 # The obvious loss is the classifier's: `VolumeClassLoss`, the cross-entropy of its answer. It fails twice. An answer is
-# one number per lorry, and only one muon in a hundred meets the uranium at all, so gradients are mostly luck. And a
+# one number per lorry, and only a few muons in a hundred meet the uranium at all, so gradients are mostly luck. And a
 # detector that sees little is punished for the little false evidence that it finds: the shortest way down is to see
 # nothing.
 #
