@@ -95,7 +95,11 @@ def small_table(problem: str) -> str:
 def checks_table() -> str:
     """What the walls' correlations are with other walls, and without the rim."""
     runs = records("small_problems_study", problem="small_walls")
-    kinds = {"score": "all voxels", "inner": "without the outermost voxels", "others": "with the walls of other volumes"}
+    kinds = {
+        "score": "all voxels",
+        "inner": "without the outermost voxels",
+        "others": "with the walls of other volumes",
+    }
     return table(
         ["correlation", *small.DETECTORS],
         (
