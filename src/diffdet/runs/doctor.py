@@ -11,6 +11,7 @@ from typing import Any
 EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "root": (("uproot", "awkward"), "ROOT files: hits in TTrees"),
     "parquet": (("pyarrow",), "Parquet files: hits"),
+    "pandas": (("pandas",), "tables of pandas: fold files, predictions"),
     "view": (("plotly",), "the interactive 3-D detector in reports"),
 }
 """Extras, the modules that each brings, and what it enables."""

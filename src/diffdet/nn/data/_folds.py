@@ -89,7 +89,7 @@ class AbsFoldYielder(ABC):
         self.n_folds = n_folds
         self.cont_feats = list(cont_feats)
         self.cat_feats = list(cat_feats)
-        self.targ_feats = [targ_feats] if isinstance(targ_feats, str) else targ_feats and list(targ_feats)
+        self.targ_feats = [targ_feats] if isinstance(targ_feats, str) else list(targ_feats or ())
         self.wgt_feat = wgt_feat
         self.cat_maps = {name: {int(k): v for k, v in codes.items()} for name, codes in (cat_maps or {}).items()}
         self.matrix_feats = dict(matrix_feats or {})

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from diffdet.core.errors import InputError, ShapeError
+from diffdet.core.checks import check_choice
+from diffdet.core.errors import FileDamagedError, InputError, NotSupportedError, ShapeError
 from diffdet.core.random import Stream
 from diffdet.nn.data._folds import AbsFoldYielder, Array, Fold, FoldInputs
+from diffdet.nn.data._hdf5 import child, dataset, open_file, reading
 
-__all__ = ["AbsFoldYielder", "ArrayFoldYielder", "Fold", "FoldInputs", "fold_ids"]
+__all__ = ["AbsFoldYielder", "ArrayFoldYielder", "Fold", "FoldInputs", "FoldYielder", "fold_ids"]
 
 
 def fold_ids(n_samples: int, n_folds: int, *, strat: Any = None, seed: int = 0) -> Array:
@@ -218,3 +223,169 @@ def _given_ids(fold_idx: Any, n_samples: int) -> Array:
     if ids.min() < 0 or len(np.unique(ids)) != ids.max() + 1:
         raise InputError(f"`fold_idx` must be numbers from 0 on without a gap; got {sorted(set(ids.tolist()))[:20]}")
     return ids
+
+
+class FoldYielder(AbsFoldYielder):
+    """Folds of an HDF5 file in the layout of `diffdet.nn.data.fold_file`.
+
+    The file is opened read-only: predictions are kept in memory, unless ``mode="r+"`` asks to write them. (The original
+    opens every file for writing.) A file without meta data has features ``x0``, ``x1``, ... unless they are named here.
+
+    Args:
+        foldfile: Path, or an open file of h5py.
+        cont_feats: Names of the continuous features; those of the file where None.
+        cat_feats: Names of the categorical features; those of the file where None.
+        ignore_feats: Flat features not to yield.
+        input_pipe: What scaled the continuous features; see `AbsFoldYielder`.
+        output_pipe: What scaled the targets.
+        yield_matrix: Whether to yield the matrix where there is one.
+        matrix_pipe: What scaled the matrix.
+        mode: ``"r"``, or ``"r+"`` to write predictions into the file.
+        mask_from_nan: Whether objects whose features are all NaN are absent where the file has no mask.
+
+    Raises:
+        StorageError: If there is no such file.
+        FileDamagedError: If it is no fold file, or damaged.
+        InputError: If names do not fit the columns.
+        NotSupportedError: If its matrices are stored as sparse ones.
+    """
+
+    def __init__(
+        self,
+        foldfile: Any,
+        cont_feats: Sequence[str] | None = None,
+        cat_feats: Sequence[str] | None = None,
+        ignore_feats: Sequence[str] | str | None = None,
+        input_pipe: Any = None,
+        output_pipe: Any = None,
+        yield_matrix: bool = True,
+        matrix_pipe: Any = None,
+        *,
+        mode: str = "r",
+        mask_from_nan: bool = False,
+    ) -> None:
+        check_choice("mode", mode, ("r", "r+"))
+        self._owns = isinstance(foldfile, str | os.PathLike)
+        self.foldfile: Any = open_file(os.fspath(foldfile), mode) if self._owns else foldfile
+        self.path = str(self.foldfile.filename)
+        self._kept: dict[str, dict[int, Array]] = {}
+        self._writes = mode == "r+" and self.foldfile.mode != "r"
+        self.mask_from_nan = mask_from_nan
+        try:
+            n_folds = _count_folds(self.foldfile)
+            meta = _read_meta(self.foldfile)
+            self._columns = list(self._group(0))
+            if self._columns and not {"inputs", "matrix_inputs"} & set(self._columns):
+                raise FileDamagedError(
+                    f"`{self.path}` is no fold file: fold_0 has neither `inputs` nor `matrix_inputs`"
+                )
+            if meta.get("matrix_feats", {}).get("is_sparse") or meta.get("target_tensor", {}).get("is_sparse"):
+                raise NotSupportedError(f"`{self.path}` stores sparse matrices; write it with dense ones")
+            n_flat = dataset(self._group(0), "inputs").shape[1] if "inputs" in self._columns else 0
+            cats: list[str] = list(meta.get("cat_feats", []) if cat_feats is None else cat_feats)
+            unnamed = [f"x{k}" for k in range(n_flat - len(cats))]
+            conts: list[str] = list(meta.get("cont_feats", unnamed) if cont_feats is None else cont_feats)
+            if len(conts) + len(cats) != n_flat:
+                raise InputError(
+                    f"`cont_feats` and `cat_feats` must name the {n_flat} flat columns of `{self.path}`; "
+                    f"got {len(conts)} + {len(cats)} names"
+                )
+            maps = {name: codes for name, codes in meta.get("cat_maps", {}).items() if name in cats}
+            super().__init__(
+                n_folds,
+                cont_feats=conts,
+                cat_feats=cats,
+                ignore_feats=ignore_feats,
+                targ_feats=meta.get("targ_feats"),
+                wgt_feat=meta.get("wgt_feat"),
+                cat_maps=maps,
+                matrix_feats=meta.get("matrix_feats"),
+                input_pipe=input_pipe,
+                output_pipe=output_pipe,
+                yield_matrix=yield_matrix,
+                matrix_pipe=matrix_pipe,
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def _group(self, idx: int) -> Any:
+        return child(self.foldfile, f"fold_{idx}")
+
+    def _read(self, name: str, idx: int) -> Array | None:
+        if name in self._kept:
+            return self._kept[name].get(idx)
+        group = self._group(idx)
+        if name not in group:
+            return None
+        found = dataset(group, name)
+        with reading(self.path):
+            return found[()]
+
+    def _mask(self, idx: int) -> Array | None:
+        mask = super()._mask(idx)
+        if mask is None and self.mask_from_nan:
+            matrix = self._read("matrix_inputs", idx)
+            if matrix is not None:
+                return np.logical_not(np.isnan(matrix).all(axis=2 if self.matrix_feats.get("row_wise", True) else 1))
+        return mask
+
+    def _write(self, name: str, idx: int, values: Array) -> None:
+        if not self._writes:
+            self._kept.setdefault(name, {})[idx] = values
+            return
+        group = self._group(idx)
+        if name in group:
+            del group[name]
+        group.create_dataset(name, data=values)
+        self.foldfile.flush()
+        if idx == 0:
+            self._columns = list(group)
+
+    def columns(self) -> list[str]:
+        """Names of the arrays that a fold holds."""
+        return [*self._columns, *(name for name in self._kept if name not in self._columns)]
+
+    def fold_size(self, idx: int) -> int:
+        """Number of samples of a fold."""
+        group = self._group(self._checked_idx(idx))
+        return int(dataset(group, "inputs" if "inputs" in group else "matrix_inputs").shape[0])
+
+    def close(self) -> None:
+        """Close the file, unless it was handed in open."""
+        if self._owns:
+            self.foldfile.close()
+
+    def __enter__(self) -> FoldYielder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _count_folds(file: Any) -> int:
+    """Number of folds, which must be numbered without a gap."""
+    found = sorted(int(match[1]) for name in file if (match := re.fullmatch(r"fold_(\d{1,6})", name)))
+    if not found:
+        raise FileDamagedError(f"`{file.filename}` is no fold file: it has no group `fold_0`, but {list(file)[:10]}")
+    if found != list(range(len(found))):
+        raise FileDamagedError(f"`{file.filename}` must have folds numbered from 0 without a gap; it has {found}")
+    return len(found)
+
+
+def _read_meta(file: Any) -> dict[str, Any]:
+    """Meta data: JSON texts; nothing where there are none."""
+    if "meta_data" not in file:
+        return {}
+    group = child(file, "meta_data")
+    meta: dict[str, Any] = {}
+    for name in group:
+        try:
+            text = dataset(group, name)[()]
+            text = text.reshape(-1)[0] if isinstance(text, np.ndarray) else text
+            value = json.loads(text)
+        except (ValueError, TypeError, IndexError) as error:
+            raise FileDamagedError(f"`{file.filename}`: `meta_data/{name}` must be JSON ({error})") from error
+        if value is not None:
+            meta[name] = value
+    return meta
