@@ -29,6 +29,7 @@ import torch
 from matplotlib.colors import LogNorm
 
 from diffdet.tomography.benchmarks.ladle_furnace.inference import PocaZLadleFurnaceFillLevelInferrer
+from diffdet.tomography.benchmarks.ladle_furnace.likelihood import LikelihoodLadleFurnaceFillLevelInferrer
 from diffdet.tomography.benchmarks.ladle_furnace.objective import CorrectedErrorLoss
 from diffdet.tomography.benchmarks.ladle_furnace.plotting import Series, comparison_figure
 from diffdet.tomography.benchmarks.ladle_furnace.study import FILL_HEIGHTS, evaluate_detector, fixed_fill_levels
@@ -161,7 +162,7 @@ plt.show()
 # half of the way at full speed, then down.
 
 # %%
-N_EPOCHS = 4 if SMOKE else 60
+N_EPOCHS = 4 if SMOKE else 100
 volume = build(get_initial_detector)
 LEARNING_RATES = {"xy_pos_opt": 0.03, "z_pos_opt": 0.03, "budget_opt": 0.1}  # metres; the budget's are of its weights
 adam = partial(torch.optim.Adam, betas=(0.8, 0.95))
@@ -180,7 +181,8 @@ class Follow(MetricLogger):
     """Keeps the loss, and where the panels are."""
 
     def print_losses(self):
-        """Say nothing; note the panels."""
+        """Say nothing; note the panels, with the sizes that the updated weights give them."""
+        self.wrapper.volume.assign_budget()
         panels = list(self.wrapper.volume.yield_panels())
         path.append([(*panel.xy.tolist(), panel.z.item(), *panel.get_scaled_xy_span().tolist()) for panel in panels])
 
@@ -208,23 +210,34 @@ wrapper.fit(
 )
 
 # %%
-track = torch.tensor(path)  # (epoch, panel, quantity)
+track = torch.tensor(path).unflatten(1, (2, 4))  # (epoch, side, panel, quantity)
+# Shares of the money belong to places, from the top, and not to panels, which may pass each other.
+track = track.gather(2, track[..., 2:3].argsort(dim=2, descending=True).expand_as(track))
 losses = logger.get_loss_history()[0]["Training"]
 figure, axes = plt.subplots(1, 4, figsize=(14, 3.6), layout="constrained")
-axes[0].plot(range(1, len(losses) + 1), losses, color="#0072B2")
-axes[0].set(title="loss", yscale="log", xlabel="epoch")
-axes[1].plot(track[:, [0, 4], 0].numpy())
-axes[1].set(title="x of the middle [m]", xlabel="epoch")
-axes[1].legend(("above", "below"), frameon=False)
-axes[2].plot(track[:, :, 2].numpy())
-axes[2].set(title="heights [m]", xlabel="epoch")
+epochs = range(1, len(losses) + 1)
+axes[0].plot(epochs, losses, color="0.3")
+axes[0].set(title="loss", yscale="log")
+for side, (text, style) in enumerate((("above", "-"), ("below", "--"))):
+    axes[1].plot(epochs, track[:, side, 0, 0], ls=style, color="0.3", label=text)
+    for place, colour in enumerate(("#0072B2", "#E69F00", "#009E73", "#D55E00")):
+        label = f"panel {place + 1}" if side == 0 else None
+        axes[2].plot(epochs, track[:, side, place, 2], ls=style, color=colour)
+        axes[3].plot(epochs, track[:, side, place, 3:].prod(1), ls=style, color=colour, label=label)
+axes[1].set(title="x of the middle [m]")
+axes[1].legend(frameon=False)
+axes[2].set(title="heights [m]; grey: the furnace")
 axes[2].axhspan(0.4, 1.4, color="0.93")
-axes[3].plot((track[:, :, 3] * track[:, :, 4]).numpy())
-axes[3].set(title="areas [m²]", xlabel="epoch")
+axes[3].set(title="areas [m²]; from the top")
+axes[3].legend(frameon=False, fontsize=8)
+for axis in axes:
+    axis.set_xlabel("epoch")
 plt.show()
 
 # %% [markdown]
-# The panels find the middle, spread over the height of their boxes, and give up sharing the money evenly.
+# The panels find the middle. Above, they form two groups: one lies on the furnace, where it sees muons from all sides,
+# the other 20 cm higher, for a lever arm. They do not go to the top of their box, as in both baselines: what a longer
+# lever gains in precision it loses in muons. The money is no longer shared evenly.
 
 # %%
 figure = plt.figure(figsize=(11, 5.5))
@@ -256,6 +269,9 @@ figure.set_size_inches(9, 6.5)
 plt.show()
 
 # %% [markdown]
+# From a bad corner, the optimisation has found a detector at least as good as those of physicists: the difference to
+# baseline 2 is not larger than its uncertainty.
+#
 # The publication's figures, which counted furnaces filled to 1.3 m as filled to 1.2 m, and took the initial detector's
 # from the furnaces that its correction was fitted on:
 #
@@ -266,9 +282,28 @@ plt.show()
 # | baseline 1 | 0.00118 | 0.0253 |
 # | baseline 2 | 0.00113 | 0.0245 |
 #
+# ## Another question to the same muons
+#
+# The mean of points of closest approach uses *where* a muon was scattered, and not how much. Somebody who knows the
+# furnace knows more: for every fill level it is known how much steel lies on a muon's way and where, hence how probable
+# the kink is that it shows. `LikelihoodLadleFurnaceFillLevelInferrer` multiplies these probabilities over all muons and
+# predicts the mean of the posterior (see [volume inference](../../docs/numerics/volume_inference.md)). It is judged in
+# the same way, with a linear correction that it hardly needs: a slope of one and no offset would be none.
+
+# %%
+print(f"{'detector':12} {'mean squared error [m^2]':>26} {'slope':>8} {'offset [m]':>12}")
+for name, one in {**{name: build(layers) for name, layers in designs.items()}, "optimised": volume}.items():
+    numbers = judge(one, inferrer=LikelihoodLadleFurnaceFillLevelInferrer).figures()
+    squared = f"{numbers['mse_m2']:.5f} +- {numbers['mse_m2_se']:.5f}"
+    print(f"{name:12} {squared:>26} {numbers['correction_weight']:8.2f} {numbers['correction_bias_m']:12.3f}")
+
+# %% [markdown]
+# From the same thousand muons squared errors are three to six times smaller. The optimised detector serves this
+# inferrer at least as well as the baselines do, although it was optimised for the other one.
+#
 # ## More
 #
-# * `diffdet optimise --out RUN` runs 100 epochs with more furnaces, saves checkpoints, and writes a report.
+# * `diffdet optimise --out RUN` optimises with more furnaces, saves checkpoints, and writes a report.
 # * `EdgeDetLadleFurnaceFillLevelInferrer` predicts the level as a class from edges in the image of X0;
 #   `LadleFurnaceIntClassLoss` is the loss to go with it.
 #
