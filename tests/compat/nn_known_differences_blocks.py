@@ -129,7 +129,7 @@ TAILS = [
     KnownDifference(
         path="diffdet.nn.models.blocks.tail.ClassRegMulti",
         old="prints a notice where `bias_init` is dropped for `y_mean`",
-        ours="warns",
+        ours="warns with the same words",
         why="a warning can be caught, counted and silenced",
         test=f"{_TAIL}::test_bias_beside_a_mean_is_dropped_with_a_warning",
     ),

@@ -168,7 +168,7 @@ class ClassRegMulti(AbsTail):
 
     def _numbers(self, name: str, value: Numbers) -> Tensor:
         """One number an output, or one for all, as a tensor of (n_out,) or ()."""
-        numbers = torch.as_tensor(np.asarray(value, dtype=np.float64) if not isinstance(value, Tensor) else value)
+        numbers = torch.as_tensor(value if isinstance(value, Tensor) else np.asarray(value, dtype=np.float64))
         numbers = numbers.detach().to(torch.get_default_dtype()).squeeze()
         check_finite(name, numbers)
         if numbers.ndim and numbers.shape != (self.n_out,):
@@ -178,16 +178,12 @@ class ClassRegMulti(AbsTail):
 
     def _set_scale(self, y_range: Any, y_mean: Numbers | None, y_std: Numbers | None) -> None:
         """Constants of the last step; they move with the module and are not saved."""
-        self.y_min: Tensor | None
-        self.y_diff: Tensor | None
-        self.y_mean: Tensor | None
-        self.y_std: Tensor | None
-        for name in ("y_min", "y_diff", "y_mean", "y_std"):
-            self.register_buffer(name, None, persistent=False)
+        self.y_min: Tensor | None = None
+        self.y_diff: Tensor | None = None
+        self.y_mean: Tensor | None = None
+        self.y_std: Tensor | None = None
         if y_range is not None:
-            ends = torch.as_tensor(
-                np.asarray(y_range, dtype=np.float64) if not isinstance(y_range, Tensor) else y_range
-            )
+            ends = torch.as_tensor(y_range if isinstance(y_range, Tensor) else np.asarray(y_range, dtype=np.float64))
             ends = ends.detach().to(torch.get_default_dtype())
             if ends.shape not in ((2,), (self.n_out, 2)):
                 raise ShapeError(f"`y_range` must have shape (2) or (n_out = {self.n_out}, 2); got {tuple(ends.shape)}")
@@ -195,13 +191,17 @@ class ClassRegMulti(AbsTail):
             low, length = ends.amin(-1), (ends[..., 1] - ends[..., 0]).abs()
             if bool((length == 0).any()):
                 raise InputError(f"`y_range` must have two different ends; got {ends.tolist()}")
-            register_constant(self, "y_min", low)
-            register_constant(self, "y_diff", length)
+            self._constants(y_min=low, y_diff=length)
         elif y_mean is not None and y_std is not None:
             std = self._numbers("y_std", y_std)
             check_positive("y_std", std)
-            register_constant(self, "y_mean", self._numbers("y_mean", y_mean))
-            register_constant(self, "y_std", std)
+            self._constants(y_mean=self._numbers("y_mean", y_mean), y_std=std)
+
+    def _constants(self, **values: Tensor) -> None:
+        """Put constants in the place of None. Buffers that are None would not do: `torch.export` counts them."""
+        for name, value in values.items():
+            delattr(self, name)
+            register_constant(self, name, value)
 
     def _set_bias(self, prior: Numbers | None) -> None:
         """The bias that the outputs start with."""
