@@ -21,14 +21,14 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Static types of the package."""
-    session.install(*PINNED, "-e", ".[root,parquet,view,dev]")
+    session.install(*PINNED, "-e", ".[root,parquet,view,onnx,dev]")
     session.run("pyright", "--pythonpath", f"{session.bin}/python", *session.posargs)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """The whole suite; arguments go to pytest."""
-    session.install(*PINNED, "-e", ".[root,parquet,view,test]")
+    session.install(*PINNED, "-e", ".[root,parquet,view,onnx,test]")
     session.run("python", "-m", "pytest", *(session.posargs or ["-n", "2"]))
 
 

@@ -21,6 +21,9 @@ HEAVIER = (
     "awkward",
     "pyarrow",
     "plotly",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
     "pydantic",
     "yaml",
 )
