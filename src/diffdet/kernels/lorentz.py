@@ -78,6 +78,15 @@ def mass_floor(dtype: torch.dtype) -> float:
     return math.sqrt(torch.finfo(dtype).eps)
 
 
+def _size(p: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch"]:
+    """sqrt(E^2 + |p|^2) as a constant to divide by.
+
+    What follows does not depend on the scale of p, so that leaving the size out of the graph changes no derivative, of
+    any order; and no derivative overflows on its way.
+    """
+    return safe_norm(p.detach(), -1)
+
+
 def four_velocity(frame: Float[Tensor, "*batch 4"], floor: float | None = None) -> Float[Tensor, "*batch 3"]:
     """Spatial part of the four-velocity of a frame, u = p / m = gamma beta.
 
@@ -94,9 +103,11 @@ def four_velocity(frame: Float[Tensor, "*batch 4"], floor: float | None = None) 
         gamma beta, dimensionless.
     """
     lowest = mass_floor(frame.dtype) if floor is None else floor
-    size_squared = frame.square().sum(-1)
-    m_squared = torch.maximum(mass_squared(frame), lowest**2 * size_squared)
-    return safe_divide(frame[..., :3], safe_sqrt(m_squared)[..., None])
+    size = _size(frame)
+    scaled = safe_divide(frame, size[..., None])
+    m_squared = safe_divide(mass_squared(frame), size.square())  # of unscaled numbers: one rounding less
+    m_squared = torch.maximum(m_squared, lowest**2 * scaled.square().sum(-1))
+    return safe_divide(scaled[..., :3], safe_sqrt(m_squared)[..., None])
 
 
 def boost(
@@ -145,8 +156,9 @@ def direction(p: Float[Tensor, "*batch 4"], floor: float | None = None) -> Float
         Vectors of length 1, shorter below the floor.
     """
     lowest = mass_floor(p.dtype) if floor is None else floor
-    length = torch.maximum(safe_norm(p[..., :3], -1, keepdim=True), lowest * p[..., 3:].abs())
-    return safe_divide(p[..., :3], length)
+    scaled = safe_divide(p, _size(p)[..., None])
+    length = torch.maximum(safe_norm(scaled[..., :3], -1, keepdim=True), lowest * scaled[..., 3:].abs())
+    return safe_divide(scaled[..., :3], length)
 
 
 def pair_cosines(

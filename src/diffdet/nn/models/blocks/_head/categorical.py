@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from diffdet.core import storage
 from diffdet.core.checks import check_in_range
 from diffdet.core.errors import CheckpointError, InputError, StorageError
 from diffdet.nn.models.blocks._head.base import AbsHead, HeadInput, check_flat
@@ -132,16 +132,11 @@ class CatEmbHead(AbsHead):
             StorageError: If the folder cannot be written.
             InputError: If a feature's name is no file name.
         """
-        folder = Path(path)
-        targets = {name: _embedding_file(folder, name) for name in self.cat_feats}
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name, state in self.get_embeds().items():
-                partly = targets[name].with_name(f".{targets[name].name}.{os.getpid()}")
-                torch.save(state, partly)
-                partly.replace(targets[name])
-        except (OSError, RuntimeError) as error:  # torch reports files that cannot be opened as RuntimeError
-            raise StorageError(f"embeddings cannot be written to {str(folder)!r}: {error}") from error
+        targets = [_embedding_file(Path(path), name) for name in self.cat_feats]
+        storage.make_folder(path)
+        for target, state in zip(targets, self.get_embeds().values(), strict=True):
+            with storage.replacing(target) as temporary:
+                torch.save(state, temporary)
 
     def load_embeds(self, path: Path | str) -> None:
         """Load the embeddings that were saved, by name.
