@@ -64,5 +64,5 @@ def offset_weights(
     else:
         weights = _softmax(scores, -2, mask.unsqueeze(-2) & mask.unsqueeze(-1))
     # A row can underflow as a whole; the floor is the published one where the type has it, else its smallest number.
-    floor = max(1e-17, torch.finfo(scores.dtype).tiny)
+    floor = max(1e-17, torch.finfo(weights.dtype).tiny)  # not of the scores: a softmax may be wider, under autocast
     return weights / (weights.sum(-1, keepdim=True) + floor)

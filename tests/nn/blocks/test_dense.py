@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 from diffdet.core.errors import InputError
 from diffdet.nn.models.blocks._dense import dense_layer, dense_stack
+from diffdet.nn.models.blocks.body import FullyConnected, MultiBlock
+from diffdet.nn.models.blocks.conv_blocks import Conv1DBlock, SEBlock1d
 from diffdet.nn.models.initialisations import lookup_uniform_init
 
 
@@ -55,6 +59,18 @@ def test_an_activation_may_be_a_plain_function():
     layer = dense_layer(3, 4, act="relu", lookup_act=lambda act: torch.sin)
     x = torch.randn(5, 3)
     torch.testing.assert_close(layer(x), layer[0](x).sin())
+
+
+def test_look_ups_of_a_user_may_know_other_names():
+    settings = {"act": "sine", "lookup_act": lambda act: torch.sin, "lookup_init": lambda *fans: nn.init.ones_}
+    assert bool((dense_layer(3, 4, **settings)[0].weight == 1).all())
+    assert torch.isfinite(Conv1DBlock(3, 4, 3, **settings)(torch.randn(2, 3, 5))).all()
+    assert torch.isfinite(SEBlock1d(3, 2, **settings)(torch.randn(2, 3, 5))).all()
+    body = MultiBlock(
+        3, {"a": [0], "b": [1, 2]}, [partial(FullyConnected, depth=1, width=2, act="sine")], [["a"]], 1, "sine",
+        settings["lookup_init"], settings["lookup_act"],
+    )  # fmt: skip
+    assert body(torch.randn(4, 3)).abs().max() <= 1
 
 
 def test_a_batch_norm_of_choice():

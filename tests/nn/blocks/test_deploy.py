@@ -130,6 +130,24 @@ def test_state_can_be_saved_and_loaded(name, tmp_path):
     assert torch.equal(again(x), block(x))
 
 
+@pytest.mark.parametrize("name", BLOCKS)
+def test_trains_in_mixed_precision(name):
+    plain = BLOCKS[name]()
+    mixed = copy.deepcopy(plain)
+    x = inputs(SHAPES[name], 64)
+    torch.manual_seed(0)  # of the dropout
+    expected = plain(x)
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = mixed(x)
+    torch.testing.assert_close(found.to(expected.dtype), expected, rtol=0.05, atol=0.1)
+    if list(mixed.parameters()):
+        found.sum().backward()
+    assert all(torch.isfinite(p.grad).all() and p.grad.dtype is p.dtype for p in mixed.parameters())
+    for key, value in mixed.state_dict().items():
+        torch.testing.assert_close(value, plain.state_dict()[key], rtol=0.05, atol=0.02)
+
+
 @pytest.mark.usefixtures("compilable")
 @pytest.mark.parametrize("name", NETS)
 def test_compiles_as_one_graph(name):

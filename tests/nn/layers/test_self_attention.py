@@ -90,3 +90,5 @@ def test_bad_input_is_refused():
         layer(torch.randn(2, 5, 4))
     with pytest.raises(ShapeError, match=r"`mask` must have shape \(2, 5\); got \(2, 4\)"):
         layer(torch.randn(2, 5, 3), torch.ones(2, 4, dtype=torch.bool))
+    with pytest.raises(InputError, match=r"`mask` must be boolean, .*; got torch.float32"):
+        layer(torch.randn(2, 5, 3), torch.ones(2, 5))

@@ -19,7 +19,8 @@ from diffdet.nn.models.blocks._dense import (
 )
 from diffdet.nn.models.blocks.abs_block import AbsBlock, check_count
 from diffdet.nn.models.initialisations import LookupInit, lookup_normal_init
-from diffdet.nn.models.layers.activations import LookupAct, check_act, lookup_act
+from diffdet.nn.models.layers import activations
+from diffdet.nn.models.layers.activations import LookupAct, lookup_act
 
 __all__ = ["AbsBody", "FullyConnected", "IdentBody", "MultiBlock"]
 
@@ -254,8 +255,8 @@ class MultiBlock(AbsBody):
         self.feats_per_block = [list(names) for names in feats_per_block]
         self.bottleneck_sz = check_count("bottleneck_sz", bottleneck_sz, low=0)
         self.bottleneck_act = bottleneck_act
-        if bottleneck_act is not None:
-            check_act("bottleneck_act", bottleneck_act)
+        if bottleneck_act is not None and lookup_act is activations.lookup_act:  # another may know other names
+            activations.check_act("bottleneck_act", bottleneck_act)
         self._check(len(blocks))
         self.masks = [self._columns(names) for names in self.feats_per_block]
         self.bottleneck_masks = [

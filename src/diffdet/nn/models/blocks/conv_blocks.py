@@ -14,7 +14,7 @@ from diffdet.core.errors import InputError
 from diffdet.nn.models.blocks._dense import BatchNormClass, activation, linear
 from diffdet.nn.models.blocks.abs_block import check_count
 from diffdet.nn.models.initialisations import LookupInit, lookup_normal_init
-from diffdet.nn.models.layers.activations import LookupAct, check_act, lookup_act
+from diffdet.nn.models.layers.activations import LookupAct, lookup_act
 
 __all__ = [
     "AdaptiveAvgMaxConcatPool1d",
@@ -85,7 +85,6 @@ class Conv1DBlock(nn.Module):
         bn_class: BatchNormClass = nn.BatchNorm1d,
     ) -> None:
         super().__init__()
-        check_act("act", act)
         self.in_c, self.out_c = check_count("in_c", in_c), check_count("out_c", out_c)
         self.kernel_sz, self.stride = check_count("kernel_sz", kernel_sz), check_count("stride", stride)
         if padding != "auto":
@@ -326,7 +325,6 @@ class _SEBlock(nn.Module):
         lookup_act: LookupAct = lookup_act,
     ) -> None:
         super().__init__()
-        check_act("act", act)
         self.n_in, self.r = check_count("n_in", n_in), check_count("r", r)
         n_mid = max(2, n_in // r)
         layers = (

@@ -55,23 +55,24 @@ class LCBatchNorm1d(nn.Module):
 
 def _masked_batch_norm(bn: nn.BatchNorm1d, x: Tensor, mask: Tensor) -> Tensor:
     """What a `nn.BatchNorm1d` in training would give for ``x[mask]``, at every row of x (row, channel)."""
-    mean, variance, count = masked_moments(x, mask)
+    wide = x if bn.weight is None else x.to(bn.weight.dtype)  # half precision cannot count to 3000
+    mean, variance, count = masked_moments(wide, mask)
     if bn.track_running_stats and bn.running_mean is not None and bn.running_var is not None:
         with torch.no_grad():
             some = count > 0  # a batch without objects teaches nothing
             if bn.num_batches_tracked is not None:
                 bn.num_batches_tracked.add_(some)
             if bn.momentum is not None:
-                share = torch.as_tensor(bn.momentum, dtype=x.dtype, device=x.device)
+                share = torch.as_tensor(bn.momentum, dtype=count.dtype, device=x.device)
             else:
                 assert bn.num_batches_tracked is not None
-                share = 1 / bn.num_batches_tracked.clamp_min(1).to(x.dtype)
+                share = 1 / bn.num_batches_tracked.clamp_min(1).to(count.dtype)
             share = share * some
             unbiased = variance * count / (count - 1).clamp_min(1)
             bn.running_mean.lerp_(mean.to(bn.running_mean.dtype), share.to(bn.running_mean.dtype))
             bn.running_var.lerp_(unbiased.to(bn.running_var.dtype), share.to(bn.running_var.dtype))
-    normal = (x - mean) * (variance + bn.eps).rsqrt()
-    return normal * bn.weight + bn.bias if bn.affine else normal
+    normal = (wide - mean) * (variance + bn.eps).rsqrt()
+    return (normal * bn.weight + bn.bias if bn.affine else normal).to(x.dtype)
 
 
 class RunningBatchNorm(nn.Module):
@@ -156,7 +157,7 @@ class RunningBatchNorm(nn.Module):
         if x.ndim not in self.axes or x.shape[1] != self.nf:
             numbers = " or ".join(map(str, self.axes))
             raise ShapeError(f"`x` must be (batch, {self.nf} channels, ...) with {numbers} axes; got {tuple(x.shape)}")
-        flat = x.reshape(x.shape[0], self.nf, -1)
+        flat = x.reshape(x.shape[0], self.nf, -1).to(self.sums.dtype)  # sums of squares do not fit in half precision
         if mask is not None:
             check_shape("mask", mask, " ".join(str(n) for n in (x.shape[0], *x.shape[2:])))
             mask = mask.reshape(x.shape[0], -1)
@@ -169,7 +170,7 @@ class RunningBatchNorm(nn.Module):
         shift = -mean * factor
         if self.bias is not None:
             shift = shift + self.bias
-        return torch.addcmul(shift.unsqueeze(-1), flat, factor.unsqueeze(-1)).reshape(x.shape)
+        return torch.addcmul(shift.unsqueeze(-1), flat, factor.unsqueeze(-1)).reshape(x.shape).to(x.dtype)
 
     def extra_repr(self) -> str:
         """What `print` shows."""

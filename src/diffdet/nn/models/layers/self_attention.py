@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from diffdet.core.checks import check_shape
+from diffdet.core.errors import InputError
 from diffdet.kernels.attention import offset_weights, scaled_weights
 from diffdet.nn.models.blocks._dense import BatchNormClass, dense_layer, linear
 from diffdet.nn.models.blocks.abs_block import check_count
@@ -78,11 +80,14 @@ class SelfAttention(nn.Module):
 
         Raises:
             ShapeError: If x or the mask has another shape.
+            InputError: If the mask is not boolean.
         """
         check_shape("x", x, f"*batch object {self.n_fpv}")
         if mask is None:
             return x + self.out(self._attend(x, None))
         check_shape("mask", mask, " ".join(map(str, x.shape[:-1])))
+        if mask.dtype is not torch.bool:
+            raise InputError(f"`mask` must be boolean, true for objects that are there; got {mask.dtype}")
         x = x.masked_fill(~mask.unsqueeze(-1), 0)
         return (x + self.out(self._attend(x, mask), mask)).masked_fill(~mask.unsqueeze(-1), 0)
 
