@@ -15,9 +15,10 @@ from typing import Any
 Resolve = Callable[[str], str | None]
 """Full path of what a name in backticks stands for, or None."""
 
-_MARKED = re.compile(r"(``.+?``|:\w+(?::\w+)*:`[^`]+`|`[^`]+`)", re.DOTALL)
+_MARKED = re.compile(r"(``.+?``|:\w+(?::\w+)*:`[^`]+`|`[^`]+`|(?<![\w*])\*\*[^\s*][^*\n]*\*\*(?![\w*]))", re.DOTALL)
 _EMPHASIS = re.compile(r"(?<![\w*(])(\*[^\s*()][^*()\n]*[^\s*()]\*|\*[^\s*()]\*)(?![\w*])")
 _STARRED = re.compile(r"^(\s*)(\*{1,2}\w+)(:)")
+_BULLET = re.compile(r"^(\s*)\* (?=\S)", re.MULTILINE)
 _NAME = re.compile(r"^[A-Za-z_][\w.]*(\(\))?$")
 _ROW = re.compile(r"^\s*\|(.+)\|\s*$")
 
@@ -73,13 +74,15 @@ def _blocks(lines: list[str], resolve: Resolve) -> Iterator[str]:
 
 def mark_up(text: str, resolve: Resolve = lambda _name: None) -> str:
     """A paragraph outside of literal blocks."""
+    if _BULLET.match(text):  # elsewhere, a line that begins with an asterisk goes on with a product
+        text = _BULLET.sub(r"\1- ", text)
     parts = _MARKED.split(text)
     return "".join(_mark(part, resolve) if k % 2 else _escape(part) for k, part in enumerate(parts))
 
 
 def _mark(part: str, resolve: Resolve) -> str:
     """A marked name: a link where it is known, else literal text."""
-    if part.startswith(("``", ":")):
+    if part.startswith(("``", ":", "**")):
         return part
     inner = part.strip("`")
     path = resolve(inner.removesuffix("()")) if _NAME.match(inner) else None
@@ -201,7 +204,11 @@ def setup(app: Any) -> dict[str, Any]:
     def process(_app: Any, _what: str, name: str, _object: Any, _options: Any, lines: list[str]) -> None:
         lines[:] = to_rst(lines, resolver(name, index))
 
+    def process_types(_app: Any, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
+        lines[:] = [line.replace("*", r"\*") if line.startswith(":vartype") else line for line in lines]
+
     app.setup_extension("sphinx.ext.autodoc")  # which brings the event
     app.connect("builder-inited", begin)
     app.connect("autodoc-process-docstring", process, priority=100)
+    app.connect("autodoc-process-docstring", process_types, priority=900)  # shapes in the types of attributes
     return {"parallel_read_safe": True, "parallel_write_safe": True}
