@@ -67,7 +67,8 @@ class VolumeStep:
     Each is loaded, irradiated batch by batch, inferred, and its loss added. In training, the mean loss over the volumes
     that gave a prediction is passed to the update. Muons are keyed by (seed, state, epoch, volume), without the epoch
     when validating or predicting: so the detector is judged by the same muons every time, and neither the size of the
-    batches nor a validation in between changes anything.
+    batches nor a validation in between changes what is simulated. The size of the batches changes a gradient by
+    rounding only.
 
     Args:
         volume: Volume with the detectors.

@@ -33,7 +33,7 @@ class ULorryLikelihoodClassifier(AbsKinkInferrer):
     graze a face: no muon may say more than ``clip``. Scrap is not even: evidence is divided by ``temper``.
 
     It uses what `DenseBlockClassifierFromX0s` cannot see. That one asks for the voxels of smallest X0 in a map whose
-    weights favour small angles, and finds the floor of the lorry, with uranium or without.
+    weights favour small angles, and finds the floor of the lorry or dense scrap, with uranium or without.
 
     Args:
         volume: the volume that the muons crossed.
