@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,13 +49,19 @@ def example_inputs(model: Model, bs: int, *, mask: bool) -> tuple[Inputs, Tensor
     elif model.input_mask is not None:
         x = torch.zeros(bs, len(model.input_mask))
     else:
-        x = torch.zeros(bs, head.n_cont_in + head.n_cat_in + head.n_matrix_in)
+        x = torch.zeros(bs, n_flat_columns(head))
     x = (
         tuple(part.to(model.device, model.dtype) for part in x)
         if isinstance(x, tuple)
         else x.to(model.device, model.dtype)
     )
     return x, torch.ones(bs, objects, dtype=torch.bool, device=model.device) if mask else None
+
+
+def n_flat_columns(head: Any) -> int:
+    """How many columns a head takes as flat input; heads of objects count their cells among the continuous ones."""
+    cells = head.n_matrix_in if hasattr(head, "matrix_head") else 0
+    return head.n_cont_in + head.n_cat_in + cells
 
 
 def _objects(head: Any) -> int:
@@ -97,6 +105,7 @@ def export_program(model: Model, *, mask: bool, inputs: Any) -> torch.export.Exp
     wrapped = _Exported(model.net, len(values) - mask, mask=mask)
     batch = torch.export.Dim("batch")
     with _evaluating(model.net):
+        wrapped.eval()
         return torch.export.export(wrapped, values, dynamic_shapes={"parts": tuple({0: batch} for _ in names)})
 
 
@@ -110,6 +119,7 @@ def export_to_onnx(model: Model, name: str | Path, *, mask: bool, inputs: Any, o
     names, values = _parts(model, mask, inputs)
     wrapped = _Exported(model.net, len(values) - mask, mask=mask)
     with _evaluating(model.net), _quiet():
+        wrapped.eval()
         program = torch.onnx.export(
             wrapped,
             values,
@@ -128,10 +138,15 @@ def export_to_onnx(model: Model, name: str | Path, *, mask: bool, inputs: Any, o
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's notes on how torch and onnxscript were built."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        warnings.simplefilter("ignore", FutureWarning)
-        yield
+    """Without the exporter's notes on packages that are not needed, and on axes that share a name on purpose."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.filterwarnings("ignore", message="# The axis name")
+            yield
+    finally:
+        logger.setLevel(level)
