@@ -100,7 +100,7 @@ class CatEmbHead(AbsHead):
         if not self.n_cat_in:
             return self.do_cont_layer(flat)
         codes = flat[:, self.n_cont_in :]
-        if not torch.compiler.is_compiling():
+        if not (torch.compiler.is_compiling() or codes.is_meta):
             self._check_codes(codes)
         codes = codes.to(torch.int64)
         embedded = self.do_cat_layer(torch.cat([layer(codes[:, k]) for k, layer in enumerate(self.embeds)], 1))
