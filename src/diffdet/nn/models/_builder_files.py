@@ -51,12 +51,12 @@ _PLAIN = (
 def known() -> Mapping[str, Any]:
     """Classes and functions that a description may name."""
     from diffdet.nn import losses
-    from diffdet.nn.models import initialisations
+    from diffdet.nn.models import initialisations, standardised
     from diffdet.nn.models.blocks import body, conv_blocks, gnn_blocks, head, tail
     from diffdet.nn.models.layers import activations, batchnorms
 
     found: dict[str, Any] = {}
-    for module in (head, body, tail, conv_blocks, gnn_blocks, losses, batchnorms):
+    for module in (head, body, tail, conv_blocks, gnn_blocks, losses, batchnorms, standardised):
         found |= {name: value for name, value in vars(module).items() if inspect.isclass(value)}
     for function in (
         initialisations.lookup_normal_init,

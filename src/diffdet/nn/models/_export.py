@@ -58,15 +58,20 @@ def example_inputs(model: Model, bs: int, *, mask: bool) -> tuple[Inputs, Tensor
     return x, torch.ones(bs, objects, dtype=torch.bool, device=model.device) if mask else None
 
 
+def behind(head: Any) -> Any:
+    """The head behind fixed scales, or the head itself."""
+    return getattr(head, "head", head)
+
+
 def n_flat_columns(head: Any) -> int:
     """How many columns a head takes as flat input; heads of objects count their cells among the continuous ones."""
-    cells = head.n_matrix_in if hasattr(head, "matrix_head") else 0
+    cells = head.n_matrix_in if hasattr(behind(head), "matrix_head") else 0
     return head.n_cont_in + head.n_cat_in + cells
 
 
 def _objects(head: Any) -> int:
     """How many objects a head takes; 0 where it knows none."""
-    for part in (head, getattr(head, "matrix_head", None)):
+    for part in (head, getattr(behind(head), "matrix_head", None)):
         vecs = getattr(part, "vecs", None)
         if vecs:
             return len(vecs)

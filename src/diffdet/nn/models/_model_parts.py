@@ -87,7 +87,7 @@ class ModelParts:
             return "Model without network"
         head = self.head
         counts = {name: getattr(head, f"n_{name}_in", 0) for name in ("cont", "cat", "matrix")}
-        if not hasattr(head, "matrix_head"):
+        if not hasattr(getattr(head, "head", head), "matrix_head"):
             counts["cont"] -= counts["matrix"]  # a head of objects counts their features as continuous, too
         inputs = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
         n, trainable = self.get_param_count(False), self.get_param_count()

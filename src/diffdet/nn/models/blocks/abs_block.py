@@ -1,8 +1,9 @@
 """The base of heads, bodies and tails.
 
-Freezing happens once a block is complete: the `__init__` of every subclass is wrapped, and when the outermost one
-returns, `freeze=True` turns off the gradient of all parameters, whichever class of the hierarchy made them. Blocks
-that users derive get it too, and no `__init__` has to remember it.
+Freezing happens when a block is complete: the `__init__` of every subclass is wrapped, and after it has run,
+`freeze=True` turns off the gradient of all parameters that are there. The outermost `__init__` returns last, so that
+this covers all, whichever class of the hierarchy made them. Blocks that users derive get it too, and no `__init__` has
+to remember it.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class AbsBlock(nn.Module, ABC):
         @functools.wraps(plain_init)
         def init(self: Any, *args: Any, **kwargs: Any) -> None:
             plain_init(self, *args, **kwargs)
-            if type(self).__init__ is init and self.freeze:  # not while a subclass is still at work
+            if self.freeze:
                 self.freeze_layers()
 
         setattr(init, "_freezes_when_complete", True)  # noqa: B010 - functions have no declared attributes
