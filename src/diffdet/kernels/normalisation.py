@@ -18,7 +18,7 @@ def masked_moments(
     Equal to those of ``x[mask]``, at fixed shapes: two passes, so that nothing is lost where the mean is large.
 
     Args:
-        x: Numbers by row and channel; those of rows that are left out do not matter unless they are not finite.
+        x: Numbers by row and channel; those of rows that are left out may be anything, NaN too.
         mask: True for the rows that count.
 
     Returns:

@@ -34,7 +34,8 @@ def test_equal_to_the_slow_twin(make, dtype):
 
 @pytest.mark.parametrize("make", LAYERS)
 @pytest.mark.parametrize("training", [True, False])
-def test_masked_equals_absent(make, training):
+@pytest.mark.parametrize("filler", [1e5, float("nan")])
+def test_masked_equals_absent(make, training, filler):
     layer = make(4, 3, bn=True, act="swish").double()
     with torch.no_grad():
         layer(torch.randn(50, 6, 4, dtype=torch.float64))  # so that the statistics are not those of nothing
@@ -42,7 +43,7 @@ def test_masked_equals_absent(make, training):
     state = {key: value.clone() for key, value in layer.named_buffers()}
     x = torch.randn(2, 6, 4, dtype=torch.float64)
     mask = torch.tensor([[True, True, False, True, False, True]]).expand(2, 6)
-    found = layer(x.masked_fill(~mask.unsqueeze(-1), 1e5), mask)
+    found = layer(x.masked_fill(~mask.unsqueeze(-1), filler), mask)
     for key, value in state.items():
         layer.get_buffer(key).copy_(value)
     torch.testing.assert_close(found[:, mask[0]], layer(x[:, mask[0]]))
