@@ -1,1 +1,1 @@
-"""Network blocks for physics data: heads, bodies and tails that take a table or a matrix of objects to a trained model."""
+"""Network blocks for physics data: heads, bodies, tails, models and their training."""
