@@ -42,8 +42,8 @@ BLOCK = 8192
 """Events that are generated at a time; part of the identity of every sample."""
 
 LARGEST_WEIGHT = {2: 1.0, 3: 0.385, 4: 0.0963, 5: 0.0182, 6: 0.0029}
-"""Bounds of the phase-space weight of n massless bodies, a little above what is found by trying. To accept with weight /
-bound makes events of weight 1."""
+"""Bounds of the phase-space weight of n massless bodies, a little above what is found by trying. To accept with weight
+over bound makes events of weight 1."""
 
 LARGEST_WEIGHT_HEAVY = {3: 0.5, 4: 0.1485}
 """Bounds where the last body has a mass."""
