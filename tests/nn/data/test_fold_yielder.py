@@ -126,6 +126,7 @@ def test_bad_input_is_refused_by_name(change, message):
 def test_tensors_do_and_columns_that_do_not_exist_are_named():
     fy = ArrayFoldYielder(torch.zeros(10, 2), torch.zeros(10), n_folds=2)
     assert fy.get_column("weights") is None
+    assert fy.get_column("x1").shape == (10,)
     with pytest.raises(InputError, match="Did you mean 'targets'"):
         fy.get_column("target")
     with pytest.raises(InputError, match="`idx` must be the number of a fold"):

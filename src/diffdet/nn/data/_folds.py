@@ -253,7 +253,7 @@ class AbsFoldYielder(ABC):
         """An array of several folds, one after the other, as it is stored.
 
         Args:
-            column: Name, one of `columns`.
+            column: Name: one of `columns`, or of a flat feature.
             n_folds: Take the first so many; all where None.
             fold_idx: Take these instead.
 
@@ -263,28 +263,19 @@ class AbsFoldYielder(ABC):
         Raises:
             InputError: If there is no such column or fold.
         """
+        features = self.cont_feats + self.cat_feats
         if column not in self.columns():
             if column == "weights":
                 return None
-            check_names("column", [column], self.columns())
+            check_names("column", [column], self.columns() + features)
+            flat = self.get_column("inputs", n_folds, fold_idx)
+            return None if flat is None else flat[:, features.index(column)]
         idxs = self._idxs(list(range(self.n_folds))[:n_folds] if fold_idx is None else fold_idx)
         parts = [self._read(column, idx) for idx in idxs]
         missing = [idx for idx, part in zip(idxs, parts, strict=True) if part is None]
         if missing:
             raise InputError(f"`column` must be there in every fold; {column!r} is not in folds {missing}")
         return np.concatenate([np.asarray(part) for part in parts if part is not None])
-
-    def get_feature(self, name: str, fold_idx: int | Sequence[int] | None = None) -> Array:
-        """One flat feature as it is stored, (sample,), NaN included.
-
-        Raises:
-            InputError: If there is no such feature.
-        """
-        names = self.cont_feats + self.cat_feats
-        check_names("name", [name], names)
-        flat = self.get_column("inputs", fold_idx=fold_idx)
-        assert flat is not None
-        return flat[:, names.index(name)]
 
     def get_table(
         self,
