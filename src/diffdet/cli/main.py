@@ -23,6 +23,7 @@ EXIT_SIGINT, EXIT_SIGTERM = 130, 143
 COMMANDS: dict[str, tuple[str, str]] = {
     "optimise": ("diffdet.cli.optimise:optimise", "Improve a detector by gradient descent and report on it."),
     "check": ("diffdet.cli.check:check", "Compare the gradients of a design with finite differences, and advise."),
+    "train": ("diffdet.cli.train:train", "Train a network on events and report on it."),
     "simulate": ("diffdet.cli.simulate:simulate", "Send muons through a design and write the hits."),
     "image": ("diffdet.cli.image:image", "Turn recorded hits into an image of radiation lengths."),
     "config": ("diffdet.cli.config:config", "List, show, describe and check configurations."),

@@ -40,8 +40,8 @@ class RunRecord:
 
     @property
     def kind(self) -> str:
-        """``"optimise"`` or ``"image"``."""
-        return str(self.result.get("kind", "optimise"))
+        """``"optimise"``, ``"train"`` or ``"image"``."""
+        return str(self.result.get("kind") or self.config.get("kind") or "optimise")
 
 
 def read_run(folder: Path) -> RunRecord:

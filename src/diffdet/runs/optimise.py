@@ -355,15 +355,24 @@ def plan(
     if resume and folder.state() == "started":
         config = load_config(folder.config)
         if source is not None or sets or seed is not None or device is not None or smoke:
-            _check_same(load_config(source, **changes), config, folder)
+            check_same_run(as_mapping(load_config(source, **changes)), as_mapping(config), folder)
         return Job(config, folder, resume=True, command=command, reporter=shown)
     folder.check_new()
     return Job(load_config(source, **changes), folder, resume=resume, command=command, reporter=shown)
 
 
-def _check_same(wanted: RunConfig, found: RunConfig, folder: RunFolder) -> None:
-    """Refuse to go on with a run under another configuration."""
-    new, old = (_flat(as_mapping(config) | {"versions": {}, "search_path": []}) for config in (wanted, found))
+def check_same_run(wanted: dict[str, Any], found: dict[str, Any], folder: RunFolder) -> None:
+    """Refuse to go on with a run under another configuration.
+
+    Args:
+        wanted: Configuration that was asked for, as plain values.
+        found: That of the run.
+        folder: Where the run is.
+
+    Raises:
+        InputError: If they differ; the message names the first key that does.
+    """
+    new, old = (_flat(config | {"versions": {}, "search_path": []}) for config in (wanted, found))
     for key in sorted(new.keys() | old.keys()):
         if new.get(key) != old.get(key):
             raise InputError(

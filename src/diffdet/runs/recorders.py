@@ -6,24 +6,18 @@ lines that an uninterrupted one has, each once.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from diffdet.core.storage import write_text
-from diffdet.runs.folder import finite
+from diffdet.runs.lines import as_lines
 from diffdet.tomography.optimisation.callbacks.callback import Callback
 
 if TYPE_CHECKING:
     from diffdet.tomography.volume.volume import Volume
-
-
-def as_lines(entries: Iterable[Mapping[str, Any]]) -> str:
-    """One JSON object a line; numbers that are not finite become null, which JSON can say."""
-    return "".join(json.dumps(finite(entry), ensure_ascii=False, allow_nan=False) + "\n" for entry in entries)
 
 
 _IN_RECTANGLE = ("xy_pos", "z_pos", "xy_span")

@@ -26,6 +26,8 @@ _PASSIVES = f"{_TOMOGRAPHY}.optimisation.data.passives"
 _LADLE = f"{_TOMOGRAPHY}.benchmarks.ladle_furnace"
 _WALLS = f"{_TOMOGRAPHY}.benchmarks.small_walls"
 _LORRY = f"{_TOMOGRAPHY}.benchmarks.u_lorry"
+_NN = "diffdet.nn"
+_BLOCKS = f"{_NN}.models.blocks"
 
 ROLES: dict[str, dict[str, str]] = {
     "panel": dict.fromkeys(("DetectorPanel", "SigmoidDetectorPanel"), f"{_TOMOGRAPHY}.volume.panel"),
@@ -72,6 +74,35 @@ ROLES: dict[str, dict[str, str]] = {
     "optimiser": dict.fromkeys(
         ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad", "Rprop"), "torch.optim"
     ),
+    "network head": dict.fromkeys(
+        (
+            "CatEmbHead",
+            "MultiHead",
+            "InteractionNet",
+            "RecurrentHead",
+            "LorentzBoostNet",
+            "AutoExtractLorentzBoostNet",
+            "GNNHead",
+        ),
+        f"{_BLOCKS}.head",
+    ),
+    "network body": dict.fromkeys(("FullyConnected", "MultiBlock", "IdentBody"), f"{_BLOCKS}.body"),
+    "network tail": dict.fromkeys(("ClassRegMulti", "IdentTail"), f"{_BLOCKS}.tail"),
+    "network loss": dict.fromkeys(
+        ("WeightedMSE", "WeightedMAE", "WeightedFractionalMSE", "WeightedCCE", "WeightedBCE"), f"{_NN}.losses"
+    ),
+    "network callback": {
+        **dict.fromkeys(("CycleLR", "CycleMom", "CycleStep"), f"{_NN}.callbacks.cyclic_callbacks"),
+        "OneCycleLR": f"{_NN}.callbacks.cyclic_callbacks:OneCycle",
+        "GradClip": f"{_NN}.callbacks.opt_callbacks",
+        "SWA": f"{_NN}.callbacks.model_callbacks",
+    },
+    "metric": dict.fromkeys(("RocAucScore", "BinaryAccuracy", "RegPull"), f"{_NN}.metrics"),
+    "graph block": {
+        **dict.fromkeys(("GravNet", "GraphCollapser", "NodePredictor"), f"{_BLOCKS}.gnn_blocks"),
+        "GraphInteractionNet": f"{_BLOCKS}.gnn_blocks:InteractionNet",
+    },
+    "recurrent layer": dict.fromkeys(("RNN", "LSTM", "GRU"), "torch.nn"),
     "task": {
         "held_out_loss": "diffdet.runs.tasks.held_out_loss:HeldOutLoss",
         "ladle_furnace": "diffdet.runs.tasks.ladle_furnace:LadleFurnace",
@@ -91,6 +122,14 @@ _BASES: dict[str, str] = {
     "callback": f"{_CALLBACKS}.callback:Callback",
     "optimiser": "torch.optim:Optimizer",
     "task": "diffdet.runs.tasks.base:AbsTask",
+    "network head": f"{_BLOCKS}.head:AbsHead",
+    "network body": f"{_BLOCKS}.body:AbsBody",
+    "network tail": f"{_BLOCKS}.tail:AbsTail",
+    "network loss": f"{_NN}.losses:AbsWeightedLoss",
+    "network callback": f"{_NN}.callbacks.callback:Callback",
+    "metric": f"{_NN}.metrics:EvalMetric",
+    "graph block": "torch.nn:Module",
+    "recurrent layer": "torch.nn:Module",
 }
 """The class that a user's own class must inherit from to play each part."""
 

@@ -126,7 +126,7 @@ class CatEmbedder:
         """Sizes from data: one more than the largest code of each feature, over all folds.
 
         Args:
-            fy: Data with `get_use_cat_feats` and `get_column`.
+            fy: Data with `get_use_cat_feats`, and `get_feature` or `get_column` for the values of a feature.
             emb_szs: As for the class.
             max_emb_sz: As for the class.
             emb_load_path: As for the class.
@@ -138,7 +138,8 @@ class CatEmbedder:
             InputError: If a feature has no value, or one that is no code: NaN, negative, or not whole.
         """
         names = list(fy.get_use_cat_feats())
-        return cls(names, [1 + _largest_code(name, fy.get_column(name)) for name in names], emb_szs, max_emb_sz,
+        read = getattr(fy, "get_feature", None) or fy.get_column
+        return cls(names, [1 + _largest_code(name, read(name)) for name in names], emb_szs, max_emb_sz,
                    emb_load_path)  # fmt: skip
 
     def __len__(self) -> int:

@@ -89,11 +89,12 @@ def builtin_text(name: str) -> str:
     return (resources.files("diffdet.runs") / "designs" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def read_config_file(path: Path) -> dict[str, Any]:
+def read_config_file(path: Path, names: Sequence[str] | None = None) -> dict[str, Any]:
     """Read YAML, TOML or JSON without validating it; nothing in it can run code.
 
     Args:
         path: The file; its suffix decides the format.
+        names: Built-in designs that could have been meant; those of `builtin_names` where None.
 
     Returns:
         The mapping in the file.
@@ -103,8 +104,9 @@ def read_config_file(path: Path) -> dict[str, Any]:
     """
     kind = _SUFFIXES.get(path.suffix.lower())
     if not path.exists():
-        hint = did_you_mean(str(path), builtin_names())
-        known = f"a configuration file, or a built-in design ({', '.join(builtin_names())})"
+        names = builtin_names() if names is None else names
+        hint = did_you_mean(str(path), names)
+        known = f"a configuration file, or a built-in design ({', '.join(names)})"
         raise InputError(
             f"CONFIG: expected {known}, given {str(path)!r}, which does not exist{'. ' + hint if hint else ''}"
         )
@@ -311,7 +313,7 @@ def load_config(
     config = validate(data, label)
     changes: dict[str, Any] = {}
     if folder is not None:
-        changes["search_path"] = _absolute(config.search_path, folder) if needs_own_classes(config) else []
+        changes["search_path"] = absolute_paths(config.search_path, folder) if needs_own_classes(config) else []
         changes["passives"] = _absolute_files(config, folder)
     resolved = as_mapping(config) | changes
     if smoke:
@@ -319,7 +321,8 @@ def load_config(
     return validate(resolved, label)
 
 
-def _absolute(paths: Sequence[str], folder: Path) -> list[str]:
+def absolute_paths(paths: Sequence[str], folder: Path) -> list[str]:
+    """Folders to search, relative ones from a folder, which is the last of them."""
     found = [str((folder / path).resolve()) for path in paths]
     return found if str(folder) in found else [*found, str(folder)]
 
@@ -358,18 +361,19 @@ def as_mapping(config: RunConfig, *, fill_z: bool = True) -> dict[str, Any]:
     Returns:
         Lists, mappings, text, numbers: what YAML and JSON hold.
     """
-    data: dict[str, Any] = _plain(config.model_dump(by_alias=True))
+    data: dict[str, Any] = plain(config.model_dump(by_alias=True))
     if fill_z:
         for layer, top in zip(data["volume"]["layers"], config.volume.tops(), strict=True):
             layer["z"] = top
     return data
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Sections as lists, mappings, text and numbers."""
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     return value
 
 

@@ -37,6 +37,24 @@ def _default_callbacks() -> list[CallbackConfig]:
     return [CallbackConfig.model_validate(name) for name in DEFAULT_CALLBACKS]
 
 
+def check_format(value: Any) -> Any:
+    """Refuse the layout of a later version."""
+    if isinstance(value, int) and not isinstance(value, bool) and value > FORMAT_VERSION:
+        raise refuse(
+            f"{FORMAT_VERSION}, the newest version that this diffdet reads", hint="A newer diffdet wrote this file"
+        )
+    return value
+
+
+def check_device(name: str) -> str:
+    """Refuse what is no device."""
+    if not _DEVICE.fullmatch(name):
+        raise refuse(
+            "`cpu`, `cuda`, `cuda:N`, `mps` or `auto`", hint=did_you_mean(name, ["cpu", "cuda", "mps", "auto"])
+        )
+    return name
+
+
 class RunConfig(Section):
     """Everything that decides what a run does: the same configuration and versions give the same numbers."""
 
@@ -80,23 +98,8 @@ class RunConfig(Section):
     versions: dict[str, str] = Field(default_factory=dict)
     """Versions that wrote a resolved configuration; for information, not read."""
 
-    @field_validator("format_version", mode="before")
-    @classmethod
-    def _known_format(cls, value: Any) -> Any:
-        if isinstance(value, int) and not isinstance(value, bool) and value > FORMAT_VERSION:
-            raise refuse(
-                f"{FORMAT_VERSION}, the newest version that this diffdet reads", hint="A newer diffdet wrote this file"
-            )
-        return value
-
-    @field_validator("device")
-    @classmethod
-    def _device_pattern(cls, name: str) -> str:
-        if not _DEVICE.fullmatch(name):
-            raise refuse(
-                "`cpu`, `cuda`, `cuda:N`, `mps` or `auto`", hint=did_you_mean(name, ["cpu", "cuda", "mps", "auto"])
-            )
-        return name
+    _known_format = field_validator("format_version", mode="before")(check_format)
+    _known_device = field_validator("device")(check_device)
 
     @model_validator(mode="after")
     def _families_exist(self) -> RunConfig:
