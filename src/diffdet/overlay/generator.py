@@ -152,7 +152,7 @@ def make_generator(name: str = DEFAULT, checkpoint: str | Path | None = None, **
     Args:
         name: One of `GENERATORS`.
         checkpoint: File with its weights; the package's default, where it has one, when None.
-        **options: Those of its class, for example ``precision="bfloat16"`` of the networks.
+        **options: Those of its class, for example ``precision="bf16"`` of the networks.
 
     Raises:
         InputError: If there is no generator of that name.

@@ -37,7 +37,7 @@ class NetworkGenerator(AbsGenerator):
         compatible: Compute as published generators do, all images in one pass through the network as it is documented,
             fractions of charges cut off, and no threshold: for comparisons, bit by bit. Otherwise the same numbers are
             computed in a faster form, equal to rounding, and what the read-out cannot deliver is taken out.
-        precision: Type of the fast form: ``"float32"``, or ``"bfloat16"`` where speed matters more than a few per cent
+        precision: Type of the fast form: ``"float32"``, or ``"bf16"`` where speed matters more than a few per cent
             of charge.
         rounding: ``"basf2"`` cuts fractions of charges off, ``"nearest"`` rounds.
         images: Images that pass at a time in the fast form; chosen by the device when None.

@@ -23,7 +23,7 @@ def accelerate(model: nn.Module, *, precision: str = "float32", images: int | No
     Args:
         model: A `ConvNet`, `ResNet` or `IeaGenerator`. Its weights are read, not kept.
         precision: ``"float32"``: results equal the network's to rounding. ``"float64"`` likewise, for checks.
-            ``"bfloat16"``: faster where the processor has it, with 8 bits of precision in between: charges move by a
+            ``"bf16"``: faster where the processor has it, with 8 bits of precision in between: charges move by a
             few per cent.
         images: How many images pass at a time; what is best on the device when None.
 

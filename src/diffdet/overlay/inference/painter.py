@@ -25,7 +25,7 @@ __all__ = [
     "positive_phases",
 ]
 
-PRECISIONS: Final = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+PRECISIONS: Final = {"float32": torch.float32, "float64": torch.float64, "bf16": torch.bfloat16}
 """Types that painters compute in, by name."""
 
 _GPU_IMAGES: Final = 40
