@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from diffdet.core.errors import ShapeError
 from diffdet.nn.models.blocks.body import FullyConnected, IdentBody, MultiBlock
 from diffdet.nn.models.blocks.conv_blocks import (
     AdaptiveAvgMaxConcatPool1d,
@@ -128,6 +129,18 @@ def test_state_can_be_saved_and_loaded(name, tmp_path):
     again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     x = inputs(SHAPES[name], 4)
     assert torch.equal(again(x), block(x))
+
+
+@pytest.mark.parametrize("name", [name for name in BLOCKS if name not in ("identity", "same", "squeeze", "pool")])
+def test_inputs_of_another_width_are_refused(name):
+    axis = {"conv": 1, "even": 1, "res": 1, "resnext": 1}.get(name, -1)
+    x = inputs(SHAPES[name], 4)
+    wrong = x.narrow(axis, 0, x.shape[axis] - 1)
+    with pytest.raises((ShapeError, RuntimeError)) as raised:
+        made(name)(wrong)
+    if name not in ("running", "last axis"):  # which are, or hold, layers of torch
+        assert isinstance(raised.value, ShapeError)
+        assert str(raised.value).startswith("`x` must have shape (")
 
 
 @pytest.mark.parametrize("name", BLOCKS)

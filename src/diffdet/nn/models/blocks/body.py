@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from diffdet.core.checks import check_finite, did_you_mean
+from diffdet.core.checks import check_finite, check_shape, did_you_mean
 from diffdet.core.errors import InputError
 from diffdet.core.modules import register_constant
 from diffdet.nn.models.blocks._dense import (
@@ -190,7 +190,11 @@ class FullyConnected(AbsBody):
 
         Returns:
             (batch, `get_out_size()`).
+
+        Raises:
+            ShapeError: If x has another width.
         """
+        check_shape("x", x, f"*batch {self.n_in}")
         if self.res:
             x = self.layers[0](x)
             for layer, norm in zip(list(self.layers)[1:], self.res_bns, strict=True):
@@ -326,7 +330,11 @@ class MultiBlock(AbsBody):
 
         Returns:
             (batch, sum of the widths of the bodies), in the order of the bodies.
+
+        Raises:
+            ShapeError: If x has another shape.
         """
+        check_shape("x", x, f"batch {self.n_in}")
         outputs = []
         for i, block in enumerate(self.blocks):
             part = x.index_select(1, self.get_buffer(f"_mask_{i}"))

@@ -8,6 +8,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from diffdet.core.checks import check_shape
 from diffdet.core.errors import InputError
 from diffdet.nn.models.blocks._channels import (
     AdaptiveAvgMaxConcatPool1d,
@@ -171,7 +172,11 @@ class Conv1DBlock(nn.Module):
 
         Returns:
             (batch, out_c, columns).
+
+        Raises:
+            ShapeError: If x has another shape.
         """
+        check_shape("x", x, f"batch {self.in_c} columns")
         return self.layers(x)
 
 
@@ -237,7 +242,11 @@ class Res1DBlock(Conv1DBlock):
 
         Returns:
             (batch, out_c, ceil(columns / stride)).
+
+        Raises:
+            ShapeError: If x has another shape.
         """
+        check_shape("x", x, f"batch {self.in_c} columns")
         return self.layers(x) + (x if self.shortcut is None else self.shortcut(x))
 
 

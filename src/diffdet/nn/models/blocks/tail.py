@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffdet.core.checks import check_finite, check_in_range, check_positive
+from diffdet.core.checks import check_finite, check_in_range, check_positive, check_shape
 from diffdet.core.errors import InputError, ShapeError
 from diffdet.core.modules import register_constant
 from diffdet.nn.models.blocks._dense import linear
@@ -242,7 +242,11 @@ class ClassRegMulti(AbsTail):
         Returns:
             (batch, n_out): logarithms of probabilities for exclusive classes, probabilities for other classes, values
             for regression.
+
+        Raises:
+            ShapeError: If x has another shape.
         """
+        check_shape("x", x, f"batch {self.n_in}")
         x = self.act(self.dense(x))
         if self.y_diff is not None and self.y_min is not None:
             x = self.y_diff * x + self.y_min
