@@ -45,6 +45,8 @@ class Callback(LoopCallback):
     `diffdet.loop.callbacks.Callback`).
     """
 
+    transient = ("model", "plot_settings")
+
     model: Model | None = None
     plot_settings: Any = None
 
