@@ -80,7 +80,7 @@ MATRIX_HEADS = {
     "conv": (partial(Convolutions, act="swish", bn=True), True),
     "conv flat": (partial(Convolutions, layer_kargs={"pool": False}), True),
     "lbn": (partial(LorentzBoostNet, n_particles=3), False),
-    "lbn plain": (partial(LorentzBoostNet, n_particles=3, bn=False, in_float64=True), False),
+    "lbn plain": (partial(LorentzBoostNet, n_particles=3, bn=False), False),
     "aelbn": (partial(AutoExtractLorentzBoostNet, n_particles=3, depth=2, width=5, n_singles=2, n_pairs=3), False),
     "gnn pairs": (partial(GNNHead, extractor=PAIRS, collapser=RICH, use_in_bn=True, cat_means=True), True),
     "gnn grav": (partial(GNNHead, extractor=partial(GRAV, bn=True), collapser=COLLAPSE), True),

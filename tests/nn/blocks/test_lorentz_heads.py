@@ -105,8 +105,9 @@ EDGES = {
 
 @pytest.mark.parametrize("name", EDGES)
 @pytest.mark.parametrize("kind", ["lbn", "lbn plain", "aelbn"])
-def test_value_and_gradient_are_finite_at_the_edges(name, kind, dtype):
-    net = matrix_head(kind).to(dtype)
+@pytest.mark.parametrize("inside", [False, True])
+def test_value_and_gradient_are_finite_at_the_edges(name, kind, inside, dtype):
+    net = matrix_head(kind, in_float64=inside).to(dtype)
     x = EDGES[name].to(dtype)[None].repeat(2, 1, 1).requires_grad_()
     found = net(x)
     assert torch.isfinite(found).all()
@@ -121,7 +122,8 @@ def test_gradients_are_those_of_finite_differences():
 
 
 def test_float64_inside_makes_float32_as_good_as_its_input():
-    exact, inside, single = boosts(), boosts(dtype=torch.float32, in_float64=True), boosts(dtype=torch.float32)
+    exact, inside = boosts(), boosts(dtype=torch.float32)
+    single = boosts(dtype=torch.float32, in_float64=False)
     weights = {k: v.float().double() for k, v in exact.state_dict().items()}
     for net in (exact, inside, single):
         net.load_state_dict(weights)
@@ -135,8 +137,9 @@ def test_float64_inside_makes_float32_as_good_as_its_input():
     assert inside(objects).dtype is torch.float32
 
 
-def test_mixed_precision_leaves_momenta_alone():
-    net, objects = boosts(dtype=torch.float32), 1e5 * events(8)
+@pytest.mark.parametrize("inside", [False, True])
+def test_mixed_precision_leaves_momenta_alone(inside):
+    net, objects = boosts(dtype=torch.float32, in_float64=inside), 1e5 * events(8)
     with torch.autocast("cpu", dtype=torch.float16):
         found = net.boosted(objects)
     torch.testing.assert_close(found, net.boosted(objects), rtol=1e-5, atol=1e-1)

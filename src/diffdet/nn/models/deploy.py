@@ -102,6 +102,7 @@ def export_to_onnx(
         try:
             made = torch.onnx.export(
                 program,
+                dynamic_shapes=_examples(x, mask)[1],  # which name the axis
                 input_names=input_names(x, mask),
                 output_names=[output_name],
                 opset_version=opset,

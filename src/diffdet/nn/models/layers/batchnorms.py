@@ -40,6 +40,8 @@ class LCBatchNorm1d(nn.Module):
         if x.ndim == 2 and mask is None:
             return self.bn(x)
         of_batch = self.bn.training or getattr(self.bn, "track_running_stats", True) is False
+        if type(self.bn) is nn.BatchNorm1d and (mask is None or not of_batch):
+            return self.bn(x.reshape(-1, x.shape[-1])).reshape(x.shape)  # without transposed copies
         if mask is None or not of_batch:
             columns = x.reshape(x.shape[0], -1, x.shape[-1]).transpose(1, 2)
             return self.bn(columns).transpose(1, 2).reshape(x.shape)

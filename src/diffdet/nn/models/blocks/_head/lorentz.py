@@ -49,7 +49,8 @@ class LorentzBoostNet(AbsMatrixHead):
         freeze: Whether all parameters start as not trainable.
         bn_class: Number of channels -> batch norm.
         check_input: Whether to refuse objects with E < |p| in `forward`, by name; not while a graph is traced.
-        in_float64: Whether sums and boosts are done in float64 whatever the input is.
+        in_float64: Whether sums and boosts are done in float64 whatever the input is, where the device has it. They are
+            a small part of the work; in float32, what a fast frame sees of a particle of its own is rounding.
         mass_floor: Smallest mass of a frame over its size; None takes one that belongs to the dtype.
         **kargs: Arguments that builders hand to all heads; others are refused.
 
@@ -79,7 +80,7 @@ class LorentzBoostNet(AbsMatrixHead):
         *,
         bn_class: BatchNormClass = nn.BatchNorm1d,
         check_input: bool = False,
-        in_float64: bool = False,
+        in_float64: bool = True,
         mass_floor: float | None = None,
         **kargs: Any,
     ) -> None:
@@ -135,7 +136,7 @@ class LorentzBoostNet(AbsMatrixHead):
         p = self.get_matrix(x, mask)
         if self.check_input and not torch.compiler.is_compiling():
             self._check_physical(p)
-        if self.in_float64:
+        if self.in_float64 and p.device.type != "mps":
             p = p.to(torch.float64)
         particles, frames = _combine(self.part_wgts, p), _combine(self.rf_wgts, p)
         return boost(particles, frames, self.mass_floor).to(self.part_wgts.dtype)
@@ -297,7 +298,7 @@ def _combine(weights: Tensor, p: Tensor) -> Tensor:
     momenta overflow half precision, and masses need the digits.
     """
     wide = weights[:, 0, :, 0].abs().to(p.dtype)
-    if torch.is_autocast_enabled(p.device.type):
+    if not p.is_meta and torch.is_autocast_enabled(p.device.type):
         return (wide[:, :, None] * p[:, None]).sum(2)
     return torch.matmul(wide, p)
 
