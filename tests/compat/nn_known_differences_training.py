@@ -14,7 +14,7 @@ _ENSEMBLE = "tests/nn/test_ensemble.py"
 _EXPORT = "tests/nn/test_export.py"
 _RESUME = "tests/nn/test_fit_resume.py"
 
-KNOWN_DIFFERENCES = [
+TRAINING = [
     KnownDifference(
         path="diffdet.nn.losses.WeightedMSE",
         old="fixes the reduction to a mean at construction: during a fit, weights act as mean(w) * mean(error)",
@@ -95,7 +95,7 @@ KNOWN_DIFFERENCES = [
     KnownDifference(
         path="diffdet.nn.callbacks.monitors.SaveBest",
         old="cannot reload the best model after any cyclic schedule with torch 2.6 or later",
-        ours="reloads it",
+        ours="reloads it, after any schedule",
         why="rates are saved as plain numbers",
         test=f"{_CALLBACKS}::test_reloading_the_best_after_a_cyclic_schedule_works",
     ),
@@ -178,3 +178,6 @@ KNOWN_DIFFERENCES = [
     ),
 ]
 """Losses, fits, models, ensembles."""
+
+KNOWN_DIFFERENCES = [*TRAINING]
+"""All of them."""

@@ -215,6 +215,15 @@ def test_a_description_comes_back_from_its_file(tmp_path):
     assert ModelBuilder.from_model_builder(tmp_path / "builder.json").body is MultiBlock
 
 
+def test_two_classes_of_one_name_are_told_apart(tmp_path):
+    from diffdet.nn.models.blocks import gnn_blocks, head
+
+    for k, kind in enumerate((head.InteractionNet, gnn_blocks.InteractionNet)):
+        path = tmp_path / f"{k}.json"
+        builder(model_args={"head": {"extractor": kind}}).save(path)
+        assert ModelBuilder.load(path).model_args["head"]["extractor"] is kind
+
+
 def test_own_classes_are_handed_in_never_imported(tmp_path):
     path = tmp_path / "builder.json"
     ModelBuilder("regression", 1, FEATS, {"body": {"depth": 1, "width": 4}}, body=OwnBody).save(path)

@@ -56,8 +56,11 @@ def known() -> Mapping[str, Any]:
     from diffdet.nn.models.layers import activations, batchnorms
 
     found: dict[str, Any] = {}
-    for module in (head, body, tail, conv_blocks, gnn_blocks, losses, batchnorms, standardised):
-        found |= {name: value for name, value in vars(module).items() if inspect.isclass(value)}
+    modules = (head, body, tail, conv_blocks, gnn_blocks, losses, batchnorms, standardised)
+    for module in modules:
+        # Two modules have a class `InteractionNet`: a name stands with that of its module.
+        place = module.__name__.rpartition(".")[2]
+        found |= {f"{place}.{name}": value for name, value in vars(module).items() if inspect.isclass(value)}
     for function in (
         initialisations.lookup_normal_init,
         initialisations.lookup_uniform_init,
@@ -65,7 +68,7 @@ def known() -> Mapping[str, Any]:
     ):
         found[function.__name__] = function
     for kind in (nn.RNN, nn.LSTM, nn.GRU, nn.BatchNorm1d, nn.BCELoss, *OPTIMISERS.values()):
-        found[kind.__name__] = kind
+        found[f"torch.{kind.__name__}"] = kind
     return found
 
 
@@ -99,7 +102,7 @@ def encode(value: Any, where: str) -> Any:
     if inspect.isclass(value) or inspect.isfunction(value):
         if not value.__name__.isidentifier():
             raise InputError(f"`{where}` must be a class or function with a name to be saved; got {value.__name__}")
-        return {"$name": value.__name__}
+        return {"$name": next((name for name, one in known().items() if one is value), value.__name__)}
     raise InputError(f"`{where}` must consist of numbers, names and classes to be saved; got {type(value).__name__}")
 
 

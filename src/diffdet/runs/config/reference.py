@@ -7,6 +7,7 @@ from typing import Any
 
 from diffdet.runs.config.reading import json_schema
 from diffdet.runs.config.run import DEFAULT_CALLBACKS
+from diffdet.runs.config.train_reading import train_json_schema
 from diffdet.runs.registry import ROLES
 
 _TITLES = {
@@ -32,6 +33,23 @@ _TITLES = {
 }
 """Sections in the order of the reference, with the path under which each stands."""
 
+_TRAIN_TITLES = {
+    "TrainConfig": "train: the whole",
+    "TrainDataConfig": "train: data",
+    "ObjectsConfig": "train: data.objects",
+    "NetworkConfig": "train: network",
+    "HeadConfig": "train: network.head",
+    "BodyConfig": "train: network.body",
+    "TailConfig": "train: network.tail",
+    "NetLossConfig": "train: loss",
+    "NetOptimiserConfig": "train: optimiser",
+    "NetCallbackConfig": "train: callbacks",
+    "MetricConfig": "train: metrics",
+    "TrainScheduleConfig": "train: schedule",
+    "EvaluationConfig": "train: evaluation",
+}
+"""Sections of `diffdet train`; `checkpoints` is that of the others."""
+
 
 def markdown() -> str:
     """The reference: one table for each section.
@@ -39,11 +57,12 @@ def markdown() -> str:
     Returns:
         Markdown with headings of the third level.
     """
-    schema = json_schema()
-    sections = {"RunConfig": schema, **schema["$defs"]}
-    missing = set(sections) ^ set(_TITLES)
+    schema, train_schema = json_schema(), train_json_schema()
+    sections = {"RunConfig": schema, "TrainConfig": train_schema, **schema["$defs"], **train_schema["$defs"]}
+    titles = _TITLES | _TRAIN_TITLES
+    missing = set(sections) ^ set(titles)
     assert not missing, f"sections without a title, or titles without a section: {missing}"
-    parts = [_section(title, sections[name], sections) for name, title in _TITLES.items()]
+    parts = [_section(title, sections[name], sections) for name, title in titles.items()]
     return "\n".join([*parts, _classes()])
 
 
@@ -88,7 +107,7 @@ def _kinds(field: dict[str, Any]) -> Iterator[str]:
         yield from dict.fromkeys(kinds)
     elif "$ref" in field:
         name = field["$ref"].rpartition("/")[2]
-        yield f"section `{_TITLES[name]}`"
+        yield f"section `{(_TITLES | _TRAIN_TITLES)[name]}`"
     elif "const" in field:
         yield f"`{field['const']}`"
     elif "enum" in field:

@@ -19,6 +19,7 @@ __all__ = [
     "as_train_mapping",
     "builtin_train_names",
     "builtin_train_text",
+    "is_training",
     "load_train_config",
     "train_json_schema",
 ]
@@ -42,6 +43,21 @@ def builtin_train_text(name: str) -> str:
         name: One of `builtin_train_names`.
     """
     return (_folder() / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def is_training(source: str | Path) -> bool:
+    """Whether a file, or the name of a built-in problem, configures a training.
+
+    Args:
+        source: File or name.
+
+    Raises:
+        InputError: If the file cannot be read.
+    """
+    name = str(source)
+    if not Path(name).is_file():
+        return name in builtin_train_names()
+    return read_config_file(Path(name)).get("kind") == "train"
 
 
 def _validate(data: Mapping[str, Any], source: str) -> TrainConfig:
