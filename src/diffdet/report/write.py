@@ -10,7 +10,7 @@ from diffdet._version import __version__
 from diffdet.core.errors import InputError
 from diffdet.report.collect import CONFIG, REPORT, RunRecord, read_run
 
-KINDS = ("optimise", "image")
+KINDS = ("optimise", "train", "image")
 """Jobs whose runs have a report."""
 
 
@@ -37,6 +37,10 @@ def render(record: RunRecord) -> str:
         from diffdet.report.image import context
 
         values = context(record)
+    elif record.kind == "train":
+        from diffdet.report.train import context as train_context
+
+        values = train_context(record)
     else:
         from diffdet.report.optimise import context as optimise_context
 
@@ -60,7 +64,7 @@ def write_report(folder: str | Path) -> Path:
     """Write the report of a run into its folder.
 
     Args:
-        folder: Folder of an `optimise` or `image` run, finished or not.
+        folder: Folder of an `optimise`, `train` or `image` run, finished or not.
 
     Returns:
         Path of the report.
