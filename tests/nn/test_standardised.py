@@ -17,9 +17,15 @@ from diffdet.nn.models.standardised import StandardisedHead
 VECS, FEATS = ["j0", "j1", "j2"], ["pt", "eta"]
 CELLS = [f"{vec}_{feat}" for vec in VECS for feat in FEATS]
 INTERACTION = {
-    "vecs": VECS, "feats_per_vec": FEATS, "agg_method": "sum",
-    "intfunc_depth": 1, "intfunc_width": 4, "intfunc_out_sz": 3,
-    "outfunc_depth": 1, "outfunc_width": 4, "outfunc_out_sz": 3,
+    "vecs": VECS,
+    "feats_per_vec": FEATS,
+    "agg_method": "sum",
+    "intfunc_depth": 1,
+    "intfunc_width": 4,
+    "intfunc_out_sz": 3,
+    "outfunc_depth": 1,
+    "outfunc_width": 4,
+    "outfunc_out_sz": 3,
 }
 SCALES = {"met": (50.0, 20.0), "pt": (40.0, 10.0), "j2_pt": (20.0, 5.0)}
 
