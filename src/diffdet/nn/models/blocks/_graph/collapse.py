@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from diffdet.core.errors import InputError
 from diffdet.kernels.graphs import clear_absent
-from diffdet.nn.models.blocks._dense import BatchNormClass, DenseLayer, DenseStack, activation, linear
+from diffdet.nn.models.blocks._dense import BatchNormClass, DenseStack, activation, linear
 from diffdet.nn.models.blocks._graph.base import AbsGraphBlock, aggregate, check_aggregates, with_means
 from diffdet.nn.models.blocks._graph.interaction import check_widths
 from diffdet.nn.models.blocks.abs_block import check_count
@@ -87,7 +87,7 @@ class GraphCollapser(AbsGraphCollapser):
             widths = check_widths("f_initial_outs", f_initial_outs)
             self.f_inital, width = self.dense(width, widths), widths[-1]
         sa: dict[str, Any] = self.settings()
-        self.sa_agg = nn.ModuleList(SelfAttention(width, sa_width or width, **sa) for _ in range(self.n_sa_layers))
+        self.sa_layers = nn.ModuleList(SelfAttention(width, sa_width or width, **sa) for _ in range(self.n_sa_layers))
         width *= max(1, self.n_sa_layers)
         if f_final_outs:
             widths = check_widths("f_final_outs", f_final_outs)
@@ -115,7 +115,7 @@ class GraphCollapser(AbsGraphCollapser):
             x = clear_absent(self.f_inital(x, mask), mask)
         if self.n_sa_layers:
             found = []
-            for layer in self.sa_agg:
+            for layer in self.sa_layers:
                 x = layer(x, mask)
                 found.append(x)
             x = torch.cat(found, -1)
@@ -139,6 +139,15 @@ class GraphCollapser(AbsGraphCollapser):
     def get_out_size(self) -> int:
         """Width of the output."""
         return self.width * (self.n_v if self.flatten else len(self.agg_methods))
+
+
+class _LinearLast(DenseStack):
+    """Dense layers, the last one without anything behind its linear map."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        for layer in self:
+            x = layer(x) if isinstance(layer, nn.Linear) else layer(x, mask)
+        return x
 
 
 class NodePredictor(GraphCollapser):
@@ -195,11 +204,10 @@ class NodePredictor(GraphCollapser):
         self.out_act = activation(out_act, lookup_act)
 
     def _final(self, n_in: int, widths: list[int]) -> DenseStack:
-        stack = self.dense(n_in, widths[:-1])
+        stack = _LinearLast(*self.dense(n_in, widths[:-1]))
         n_in = widths[-2] if len(widths) > 1 else n_in
         # Weights for the activation that follows in the end; the layer itself is linear.
-        last = linear(n_in, widths[-1], act=self._last_act, lookup_init=self.lookup_init)
-        return stack.append(DenseLayer(last))
+        return stack.append(linear(n_in, widths[-1], act=self._last_act, lookup_init=self.lookup_init))
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Predict for every object.

@@ -50,7 +50,7 @@ class GravNetLayer(AbsGraphFeatExtractor):
         lookup_init: (activation, fan_in, fan_out) -> function that fills a weight.
         lookup_act: Name of an activation -> layer.
         bn_class: Number of channels -> batch norm.
-        sa_width: Width of queries and keys with `use_sa`; by default that of a message.
+        sa_width: Width of queries and keys with `use_sa`; by default a quarter of that of a message, at least 1.
 
     Raises:
         InputError: As `AbsGraphBlock`; if `k` is above V, or an aggregate is unknown.
@@ -87,10 +87,11 @@ class GravNetLayer(AbsGraphFeatExtractor):
         self.agg_methods = check_aggregates("agg_methods", agg_methods)
         n_in, both = self.n_fpv * (2 if cat_means else 1), self.n_s + self.n_lr
         self.f_slr = self.dense(n_in, [2 * both] * (check_count("f_slr_depth", f_slr_depth) - 1) + [both])
-        self.sa = SelfAttention(self.n_lr, sa_width or self.n_lr, **self.settings()) if use_sa else None
         n_mid = n_in + self.n_lr * len(self.agg_methods)
         hidden = [2 * self.n_out] * (check_count("f_out_depth", f_out_depth) - 1)
         self.f_out = self.dense(n_mid, [*hidden, self.n_out])
+        sa_width = max(1, self.n_lr // 4) if sa_width is None else sa_width
+        self.sa_agg = SelfAttention(self.n_lr, sa_width, **self.settings()) if use_sa else None
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Let every object hear its neighbours.
@@ -109,8 +110,8 @@ class GravNetLayer(AbsGraphFeatExtractor):
         index, there = nearest(place, self.k, mask)
         apart = (place[:, :, None] - gather_objects(place, index)).square().sum(-1)
         heard = gather_objects(message, index) * gravity(apart)[..., None]
-        if self.sa is not None:
-            heard = self.sa(heard, there)
+        if self.sa_agg is not None:
+            heard = self.sa_agg(heard, there)
         return clear_absent(self.f_out(torch.cat([x, aggregate(heard, there, self.agg_methods)], -1), mask), mask)
 
     def get_out_size(self) -> tuple[int, int]:
@@ -139,7 +140,7 @@ class GravNet(AbsGraphFeatExtractor):
         lookup_init: (activation, fan_in, fan_out) -> function that fills a weight.
         lookup_act: Name of an activation -> layer.
         bn_class: Number of channels -> batch norm.
-        sa_width: Width of queries and keys with `use_sa`; by default that of a message.
+        sa_width: Width of queries and keys with `use_sa`; by default a quarter of that of a message, at least 1.
 
     Attributes:
         grav_layers: The layers.
