@@ -158,7 +158,7 @@ class FoldLayout:
             "cat_maps": {name: {int(k): v for k, v in codes.items()} for name, codes in (self.cat_maps or {}).items()},
         }
         if self.matrix_vecs is not None or self.tensor_name is not None:
-            present = self._kept.get("present") or ([self.tensor_name] if self.tensor_name else self.cells)
+            present = self._kept.get("present") or self.cells or [self.tensor_name]
             meta["matrix_feats"] = {
                 "present_feats": present,
                 "vecs": list(self.matrix_vecs or ()),
