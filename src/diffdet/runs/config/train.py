@@ -24,11 +24,24 @@ class ObjectsConfig(Section):
     """Objects of an event, such as jets, that stand beside its flat features."""
 
     names: Annotated[list[str], Field(min_length=1)]
-    """Names of the objects, in order, as in the columns `NAME_FEATURE` of a table."""
+    """Names of the objects, in order, as in the columns `NAME_FEATURE` of a table; where there are no such columns,
+    `Jet0`, `Jet1`, ... are the entries of the lists `Jet_FEATURE`."""
     features: Annotated[list[str], Field(min_length=1)]
     """Names of the features of an object."""
     count: str | None = None
     """Column that says how many of the objects exist; none: those whose first feature is a number."""
+    lists: str | None = None
+    """Instead of columns `NAME_FEATURE`: columns `LISTS_FEATURE` that hold a list in each event, as ntuples in ROOT and
+    Parquet do; the first objects are taken, in the order of the list."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ObjectsConfig:
+        if self.lists is not None and self.count is not None:
+            raise refuse("no `count` beside `lists`, whose lengths say how many objects exist", given=self.count)
+        for key, values in (("names", self.names), ("features", self.features)):
+            if len(set(values)) < len(values):
+                raise refuse("every name once", field=key, given=values)
+        return self
 
 
 class TrainDataConfig(Section):
