@@ -17,6 +17,15 @@ NETWORKS = {
 }
 
 
+def sparse_resnet() -> nn.Module:
+    """A `resnet` whose images hold few lit pixels, as those of trained ones do."""
+    model = network("resnet")
+    with torch.no_grad():
+        model.conv.weight *= 20
+        model.conv.bias.fill_(1.75)
+    return model
+
+
 def network(name: str, seed: int = 1) -> nn.Module:
     """A network in evaluation: norms that do something, biases that are not 0, singular vectors off their start."""
     torch.manual_seed(seed)

@@ -1,0 +1,1 @@
+"""Names of the pixel detector's packages in Belle II's software, over `diffdet.overlay`."""
