@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import socket
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -144,6 +148,40 @@ def test_a_regression_predicts_in_units_of_its_targets(tmp_path):
     with np.load(out / "predictions.npz") as file:
         assert 50 < file["target"].mean() < 250
         assert abs(file["pred"].mean() - file["target"].mean()) < 30
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_network(tmp_path):
+    """As ``torchrun`` starts them; without dropout they take the steps that one takes."""
+    sets = ["network.body.args={depth: 1, width: 8, act: swish}"]
+    alone, out = tmp_path / "alone", tmp_path / "RUN"
+    assert run([*arguments(alone, sets=sets), "--quiet"]) == 0
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = str(found.getsockname()[1])
+    common = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", "from diffdet.cli.main import main; main()", *arguments(out, sets=sets), "--quiet"]
+    running = [
+        subprocess.Popen(
+            command,
+            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        said = [process.communicate(timeout=120)[0] for process in running]
+    finally:
+        for process in running:
+            process.kill()
+    assert [process.returncode for process in running] == [0, 0], "\n".join(said)
+    results = [json.loads((folder / "result.json").read_text()) for folder in (alone, out)]
+    assert results[1]["final"] == pytest.approx(results[0]["final"], rel=1e-3)
+    lines = [read_lines(folder / "metrics.jsonl") for folder in (alone, out)]
+    for mine, theirs in zip(*lines, strict=True):
+        assert theirs["loss"] == pytest.approx(mine["loss"], rel=1e-4)
 
 
 def test_overwrite_removes_a_training_and_nothing_else(finished, tmp_path, capsys):

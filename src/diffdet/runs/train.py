@@ -8,6 +8,7 @@ The run folder is that of `optimise`: ``config.yaml``, ``metrics.jsonl``, ``chec
 
 from __future__ import annotations
 
+import os
 import time
 import traceback
 from collections.abc import Sequence
@@ -406,7 +407,9 @@ def plan_training(
     folder = RunFolder(Path(out))
     shown = reporter or Silent()
     changes: dict[str, Any] = {"sets": sets, "seed": seed, "device": device, "smoke": smoke}
-    folder.check_free()
+    first = os.environ.get("RANK", "0") == "0"  # of processes that train together, one takes the folder
+    if first:
+        folder.check_free()
     if resume and folder.state() == "started":
         config = load_train_config(folder.config)
         if source is not None:
@@ -414,7 +417,7 @@ def plan_training(
         return TrainJob(config, folder, resume=True, command=command, reporter=shown)
     if source is None:
         raise InputError("CONFIG: expected a configuration file or a built-in problem, given nothing")
-    if not overwrite:
+    if first and not overwrite:
         folder.check_new()
     config = load_train_config(source, **changes)
     return TrainJob(config, folder, resume=resume, overwrite=overwrite, command=command, reporter=shown)

@@ -95,8 +95,8 @@ class StandardisedHead(AbsHead):
         cells = torch.tensor([self.scales.get(name, (0.0, 1.0)) for name in features]).reshape(-1, 2)
         row_wise = getattr(self._objects, "row_wise", False)
         shape = (1, -1) if row_wise else (-1, 1)
-        register_constant(self, "object_mean", cells[:, 0].reshape(shape).to(self.mean))
-        register_constant(self, "object_width", cells[:, 1].reshape(shape).to(self.mean))
+        for name, column in (("object_mean", cells[:, 0]), ("object_width", cells[:, 1])):
+            register_constant(self, name, column.reshape(shape).to(self.mean).clone())
 
     def _scale_of(self, column: str) -> tuple[float, float]:
         if column in self.scales:

@@ -100,7 +100,9 @@ def same_start(net: nn.Module) -> None:
     if _on():
         with torch.no_grad():
             for tensor in (*net.parameters(), *net.buffers()):
-                torch.distributed.broadcast(tensor.data, 0)
+                whole = tensor.detach().clone(memory_format=torch.contiguous_format)  # views are not exchanged right
+                torch.distributed.broadcast(whole, 0)
+                tensor.copy_(whole)
 
 
 def same_key(key: tuple[int | str, ...]) -> tuple[int | str, ...]:
@@ -186,10 +188,14 @@ class AverageGradients(Callback):
         """Average the running statistics of batch-norm layers, which each process has of its own part."""
         if self.state.phase != "train":
             return
-        for buffer in self.net.buffers():
-            if buffer.is_floating_point():
-                torch.distributed.all_reduce(buffer.data)
-                buffer.data /= world_size()
+        # What is not saved follows from how the network was built, and is the same everywhere.
+        saved = self.net.state_dict(keep_vars=True).values()
+        with torch.no_grad():
+            for buffer in saved:
+                if buffer.is_floating_point() and not isinstance(buffer, nn.Parameter):
+                    mean = buffer.clone(memory_format=torch.contiguous_format)
+                    torch.distributed.all_reduce(mean)
+                    buffer.copy_(mean / world_size())
 
     def release(self) -> None:
         """Give signals back."""
