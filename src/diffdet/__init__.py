@@ -1,8 +1,9 @@
 """diffdet: differentiable detectors, from the particle to the design that measures it best.
 
-The wing of this release is `diffdet.tomography`: muon tomography whose detector is optimised by gradient descent;
-`diffdet.nn` and `diffdet.overlay` are planned. A wing is loaded when it is first named, so that the command line can
-answer `--help` without loading torch; nothing heavier than torch is ever loaded by importing a wing.
+Its wings are `diffdet.tomography`, muon tomography whose detector is optimised by gradient descent; `diffdet.nn`,
+network blocks for physics data and their training; and `diffdet.overlay`, the background of a pixel detector generated
+on the fly. A wing is loaded when it is first named, so that the command line can answer `--help` without loading torch;
+nothing heavier than torch is ever loaded by importing a wing.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING
 from diffdet._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from diffdet import nn as nn
+    from diffdet import overlay as overlay
     from diffdet import tomography as tomography
 
-WINGS: tuple[str, ...] = ("tomography",)
+WINGS: tuple[str, ...] = ("nn", "overlay", "tomography")
 """Names of the wings that this release contains, each importable as `diffdet.<wing>`."""
 
 

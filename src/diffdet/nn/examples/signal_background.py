@@ -23,6 +23,7 @@ from torch import Tensor
 
 from diffdet.core.checks import check_choice
 from diffdet.core.errors import InputError
+from diffdet.core.random import Stream
 from diffdet.kernels.kinematics import cartesian_momentum, collider_momentum, delta_phi
 from diffdet.kernels.lorentz import mass
 from diffdet.kernels.phase_space import many_body_decay, two_body_decay
@@ -92,7 +93,7 @@ def make(n_events: int, seed: int = 0, *, objects: str = "collider") -> Events:
     for k in (0, 1):  # each class counts as one an event, on average, for training
         weights[targets == k] /= weights[targets == k].mean()
     matrix = p if objects == "cartesian" else _relative(p, mask)
-    order = np.random.default_rng([seed, 1]).permutation(n_events)
+    order = torch.randperm(n_events, generator=Stream(seed, "order of signal and background").generator()).numpy()
     return Events(
         cont_feats=list(CONT_FEATS),
         cat_feats=["channel", "n_jets"],
