@@ -97,7 +97,10 @@ ROLES: dict[str, dict[str, str]] = {
         "GradClip": f"{_NN}.callbacks.opt_callbacks",
         "SWA": f"{_NN}.callbacks.model_callbacks",
     },
-    "metric": dict.fromkeys(("RocAucScore", "BinaryAccuracy", "RegPull"), f"{_NN}.metrics"),
+    "metric": {
+        **dict.fromkeys(("RocAucScore", "BinaryAccuracy", "RegPull"), f"{_NN}.metrics"),
+        **dict.fromkeys(("AMS", "MultiAMS"), f"{_NN}.physics.significance"),
+    },
     "graph block": {
         **dict.fromkeys(("GravNet", "GraphCollapser", "NodePredictor"), f"{_BLOCKS}.gnn_blocks"),
         "GraphInteractionNet": f"{_BLOCKS}.gnn_blocks:InteractionNet",
