@@ -11,35 +11,14 @@ import argparse
 import json
 import os
 import platform
-import resource
 import sys
 import time
-from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
+from _memory import PeakMemory
 from _scene import Scene, separation
-
-MEGABYTE = 1e6
-
-
-class PeakMemory:
-    """Largest resident memory of this process since `start`, in MB (Linux; elsewhere since the process began)."""
-
-    def start(self) -> None:
-        with suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
-
-    def read(self) -> float:
-        try:
-            status = Path("/proc/self/status").read_text()
-        except OSError:
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            return peak / MEGABYTE if sys.platform == "darwin" else peak * 1024 / MEGABYTE
-        line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024 / MEGABYTE
 
 
 class Jobs:

@@ -10,6 +10,7 @@ import torch
 from diffdet.core.errors import CheckpointError, InputError, ShapeError, StorageError
 from diffdet.nn.models.blocks.head import CatEmbHead
 from diffdet.nn.models.helpers import CatEmbedder
+from diffdet.nn.plotting.plot_settings import PlotSettings
 from nn.some_heads import cat_head, embedder
 
 
@@ -115,6 +116,17 @@ def test_input_that_does_not_fit_is_refused():
     for wrong in ({"do_cont": 1.0}, {"do_cat": -0.1}):
         with pytest.raises(InputError, match="`do_c"):
             cat_head(**wrong)
+
+
+def test_every_embedding_gets_a_picture_of_its_own(tmp_path):
+    settings = PlotSettings(savepath=tmp_path, format=".png")
+    head = cat_head()
+    head.plot_embeds("weights", settings)
+    pictures = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert set(pictures) == {"weights_colour.png", "weights_shape.png"}
+    assert all(data.startswith(b"\x89PNG") for data in pictures.values())
+    head.plot_embeds(settings=settings)  # nothing to save
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_of_a_tuple_the_flat_part_is_taken():

@@ -79,6 +79,12 @@ def test_widths_of_grav_net_layers():
     assert net.get_out_size() == (5, 4)
 
 
+def test_attention_has_queries_of_some_width():
+    assert layer(use_sa=True, n_lr=3).sa_agg.q.out_features == 1
+    assert layer(use_sa=True, n_lr=8).sa_agg.q.out_features == 2
+    assert layer(use_sa=True, sa_width=5).sa_agg.q.out_features == 5
+
+
 def test_grav_net_puts_the_features_of_all_layers_side_by_side():
     net = GRAV(n_v=5, n_fpv=4).double().eval()
     objects = events(3, torch.float64)

@@ -36,7 +36,7 @@ def ordered_messages(fr: DenseStack, x: Tensor, mask: Tensor | None = None, *, r
     """Sum of the messages that every object receives from all others.
 
     Memory in float32, without gradient: a few times 4 MB on a processor. With gradient the grids of all layers are
-    kept, about 4 B V^2 (2 h + 2 h_out) bytes for two layers of widths h and h_out: 400 MB at B = 64, V = 128, h = 16
+    kept, about 4 B V^2 (2 h + 2 h_out) bytes for two layers of widths h and h_out: 200 MB at B = 64, V = 128, h = 16
     and h_out = 8. With `recompute` only those of one piece are.
 
     Args:

@@ -99,22 +99,28 @@ class CatEmbHead(AbsHead):
         check_flat(flat, [*self.cont_feats, *self.cat_feats])
         if not self.n_cat_in:
             return self.do_cont_layer(flat)
-        codes = flat[:, self.n_cont_in :]
-        if not (torch.compiler.is_compiling() or codes.is_meta):
+        codes = flat[:, self.n_cont_in :].t().contiguous()
+        if not torch.compiler.is_compiling() and codes.numel() and not codes.is_meta:
             self._check_codes(codes)
-        codes = codes.to(torch.int64)
-        embedded = self.do_cat_layer(torch.cat([layer(codes[:, k]) for k, layer in enumerate(self.embeds)], 1))
-        return torch.cat([self.do_cont_layer(flat[:, : self.n_cont_in]), embedded], 1) if self.n_cont_in else embedded
+        embedded = [layer(code) for layer, code in zip(self.embeds, codes.to(torch.int64).unbind(), strict=True)]
+        if self.do_cat:  # one draw for all
+            embedded = [self.do_cat_layer(torch.cat(embedded, 1))]
+        return torch.cat([self.do_cont_layer(flat[:, : self.n_cont_in]), *embedded], 1)
 
     def _check_codes(self, codes: Tensor) -> None:
-        """Refuse codes that no embedding has, by name. A code is truncated towards zero: -0.5 is 0."""
-        highest = torch.tensor([n for n, _ in self._sizes], device=codes.device)
-        bad = ~((codes > -1) & (codes < highest))
-        if bool(bad.any()):
-            row, column = bad.nonzero()[0].tolist()
+        """Refuse codes (feature, B) that no embedding has, by name. They are truncated towards zero: -0.5 is 0."""
+        lowest, highest = torch.aminmax(codes, dim=1)  # NaN goes through, and is in no range
+        wrong = [
+            k for k, (low, high) in enumerate(zip(lowest.tolist(), highest.tolist(), strict=True))
+            if not (low > -1 and high < self._sizes[k][0])
+        ]  # fmt: skip
+        if wrong:
+            feature = codes[wrong[0]]
+            bad = ~((feature > -1) & (feature < self._sizes[wrong[0]][0]))
+            row = int(bad.nonzero()[0])
             raise InputError(
-                f"`x` must hold codes from 0 to {self._sizes[column][0] - 1} for categorical feature "
-                f"{self.cat_feats[column]!r}; got {codes[row, column].item()} in row {row}"
+                f"`x` must hold codes from 0 to {self._sizes[wrong[0]][0] - 1} for categorical feature "
+                f"{self.cat_feats[wrong[0]]!r}; got {feature[row].item()} in row {row}"
                 f" ({int(bad.sum())} such values in all)"
             )
 
