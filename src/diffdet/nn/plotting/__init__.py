@@ -1,0 +1,1 @@
+"""Pictures of data, trainings and predictions. matplotlib is imported when something is drawn, not before."""
