@@ -26,6 +26,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("diffdet.cli.train:train", "Train a network on events and report on it."),
     "simulate": ("diffdet.cli.simulate:simulate", "Send muons through a design and write the hits."),
     "image": ("diffdet.cli.image:image", "Turn recorded hits into an image of radiation lengths."),
+    "background": (
+        "diffdet.cli.background:background",
+        "Generate, judge, train on and convert background of a pixel detector.",
+    ),
     "config": ("diffdet.cli.config:config", "List, show, describe and check configurations."),
     "report": ("diffdet.cli.report:report", "Rebuild report.html from a run folder."),
     "doctor": ("diffdet.cli.doctor:doctor", "Versions, devices, threads, memory, and what each extra enables."),

@@ -35,7 +35,7 @@ def context(record: RunRecord) -> dict[str, Any]:
         "status": status,
         "status_words": STATUS_WORDS.get(status, status),
         "reason": result.get("reason", ""),
-        "warnings": [f"Target missed. {text}" for text in result.get("missed") or []],
+        "warnings": list(result.get("missed") or []),
         "trained_on": result.get("trained_on"),
         "highlights": _highlights(result),
         "facts": _facts(result),
@@ -88,7 +88,10 @@ def _rows(result: dict[str, Any]) -> list[dict[str, Any]]:
     for name, text in (result.get("metrics") or {}).items():
         values = [significant(figures.get(column, {}).get(name), 3) for column in result.get("columns") or {}]
         target, value = targets.get(name), figures.get("sample", {}).get(name)
-        verdict = "" if target is None or value is None else ("good" if value < target else "bad")
+        floor = figures.get("floor", {}).get(name, 0.0)
+        verdict = ""
+        if target is not None and value is not None and (value < target or floor < 0.7 * target):
+            verdict = "good" if value < target else "bad"
         rows.append(
             {"text": text, "values": values, "target": "" if target is None else f"{target:g}", "verdict": verdict}
         )

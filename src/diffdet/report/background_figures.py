@@ -213,6 +213,7 @@ def _correlation(drawn: dict[str, Any]) -> tuple[str, str]:
     import numpy as np
 
     figure, axes = svg.new(3, width=WIDE, height=3.4)
+    shown: Any = None
     for one, name in zip(axes, ("half", "floor", "sample"), strict=True):
         matrix = np.asarray(drawn[name]["spearman"], dtype=float)
         matrix = np.where(np.eye(len(matrix), dtype=bool), np.nan, matrix)

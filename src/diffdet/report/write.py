@@ -10,7 +10,7 @@ from diffdet._version import __version__
 from diffdet.core.errors import InputError
 from diffdet.report.collect import CONFIG, REPORT, RunRecord, read_run
 
-KINDS = ("optimise", "train", "image")
+KINDS = ("optimise", "train", "image", "background")
 """Jobs whose runs have a report."""
 
 
@@ -41,6 +41,10 @@ def render(record: RunRecord) -> str:
         from diffdet.report.train import context as train_context
 
         values = train_context(record)
+    elif record.kind == "background":
+        from diffdet.report.background import context as background_context
+
+        values = background_context(record)
     else:
         from diffdet.report.optimise import context as optimise_context
 
@@ -64,7 +68,7 @@ def write_report(folder: str | Path) -> Path:
     """Write the report of a run into its folder.
 
     Args:
-        folder: Folder of an `optimise`, `train` or `image` run, finished or not.
+        folder: Folder of an `optimise`, `train`, `image` or `background evaluate` run, finished or not.
 
     Returns:
         Path of the report.

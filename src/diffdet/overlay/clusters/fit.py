@@ -19,8 +19,8 @@ from diffdet.core.errors import InputError
 from diffdet.core.random import Stream
 from diffdet.overlay.clustering import Clusters, find_clusters
 from diffdet.overlay.clusters.roles import N_ROLES, SIZE_CLASSES, role_of, size_class
-from diffdet.overlay.clusters.sampling import ClusterSampler, group_of_sensors
-from diffdet.overlay.clusters.weights import N_DRAWS, N_GROUPS, N_QUANTILES, U_BINS, V_BINS, ClusterWeights
+from diffdet.overlay.clusters.sampling import ClusterSampler, group_of_sensors, quantile_scores
+from diffdet.overlay.clusters.weights import N_DRAWS, N_GROUPS, U_BINS, V_BINS, ClusterWeights
 from diffdet.overlay.digits import Digits
 from diffdet.overlay.sensors import PXD
 
@@ -301,7 +301,8 @@ def _shapes(
     size = clusters.size[example]
     kept = _choice(total.double() * (distinct != 0), size, max_shapes, generator)
     bins = torch.searchsorted(torch.tensor(SIZE_BINS), size, right=True) - 1
-    counts = _kept_mass(counts, bins, size, kept)
+    extents = torch.stack((size, clusters.size_u[example], clusters.size_v[example]), dim=1)
+    counts = _kept_mass(counts, bins, extents, kept)
     bins, example, size = bins[kept], example[kept], size[kept]
 
     # the pixels of the examples, in the mirror image that has the code
@@ -339,39 +340,52 @@ def _choice(total: Tensor, size: Tensor, max_shapes: int, generator: torch.Gener
     return score.topk(max_shapes).indices.sort().values
 
 
-def _kept_mass(counts: Tensor, bins: Tensor, size: Tensor, kept: Tensor) -> Tensor:
-    """Counts of the kept shapes, raised so that every bin of size keeps its clusters in every group."""
-    n_bins = len(SIZE_BINS)
+def _kept_mass(counts: Tensor, bins: Tensor, extents: Tensor, kept: Tensor) -> Tensor:
+    """Counts of the kept shapes, weighted so that every bin of size keeps its clusters and mean extents in every group.
+
+    Args:
+        counts: ``(group, shape)`` of all shapes.
+        bins: ``(shape,)`` bin of size.
+        extents: ``(shape, 3)`` pixels, extent in u, extent in v.
+        kept: Indices of the kept shapes.
+    """
     result = counts[:, kept]
     everywhere = counts.sum(0)[kept]
-    for one in range(n_bins):
-        inside = bins[kept] == one
-        if not bool(inside.any()):
+    for one in range(1, len(SIZE_BINS)):
+        inside = (bins[kept] == one).nonzero()[:, 0]
+        if not len(inside):
             continue
-        want = counts[:, bins == one].sum(1)
-        have = result[:, inside].sum(1)
-        if one > 0:
+        all_inside = counts[:, bins == one]
+        features = extents[bins == one].double()
+        for group in range(N_GROUPS):
+            want = all_inside[group].sum()
             # rare shapes serve all kinds of sensors
-            result[:, inside] += 0.25 * everywhere[inside] * (want / want.sum().clamp_min(1))[:, None]
-            have = result[:, inside].sum(1)
-        result[:, inside] *= (want / have.clamp_min(1e-9))[:, None]
-        wanted_size = (counts[:, bins == one] * size[bins == one]).sum() / want.sum().clamp_min(1)
-        result[:, inside] = _tilted(result[:, inside], size[kept][inside].double(), float(wanted_size))
+            mixed = result[group, inside] + 0.25 * everywhere[inside] * want / all_inside.sum().clamp_min(1)
+            mean = (all_inside[group, :, None] * features).sum(0) / want.clamp_min(1)
+            result[group, inside] = _tilted(mixed, extents[kept[inside]].double(), mean) * want
     return result
 
 
-def _tilted(counts: Tensor, size: Tensor, mean: float) -> Tensor:
-    """Counts with the same sums and another mean size: times a power of the size."""
-    if float(size.max()) == float(size.min()):
-        return counts
-    low, high, sums = -6.0, 6.0, counts.sum(1, keepdim=True)
-    result = counts
-    for _ in range(40):
-        power = 0.5 * (low + high)
-        result = counts * (size / size.mean()) ** power
-        result = result * (sums / result.sum(1, keepdim=True).clamp_min(1e-12))
-        now = float((result * size).sum() / result.sum().clamp_min(1e-12))
-        low, high = (power, high) if now < mean else (low, power)
+def _tilted(weight: Tensor, features: Tensor, mean: Tensor) -> Tensor:
+    """Probabilities that have given means of some features and are nearest to given weights: w exp(b . f), by Newton.
+
+    Means that the features cannot reach are approached as far as a bounded b goes.
+    """
+    weight = weight / weight.sum().clamp_min(1e-12)
+    spread = features.std(0, correction=0)
+    scaled = (features - mean) / spread.clamp_min(1e-9) * (spread > 0)
+    b = torch.zeros(features.shape[1], dtype=torch.float64)
+    ridge = 1e-3 * torch.eye(len(b), dtype=torch.float64)
+    result = weight
+    for _ in range(30):
+        exponent = (scaled @ b).clamp(-30, 30)
+        result = weight * torch.exp(exponent - exponent.max())
+        result = result / result.sum().clamp_min(1e-300)
+        gradient = (result[:, None] * scaled).sum(0)
+        centred = scaled - gradient
+        curvature = (result[:, None] * centred).T @ centred
+        step = torch.linalg.solve(curvature + ridge, gradient)
+        b = (b - step.clamp(-0.5, 0.5)).clamp(-3, 3)
     return result
 
 
@@ -405,7 +419,7 @@ def _charges(clusters: Clusters) -> tuple[Tensor, Tensor, Tensor]:
     for source, amount in ((pooled, 20.0), (classes[None], 2.0), (everything[None, None], 0.01)):
         smooth = smooth + amount * source / source.sum(-1, keepdim=True).clamp_min(1)
     cumulative = smooth.cumsum(-1) / smooth.sum(-1, keepdim=True)
-    levels = (torch.arange(N_QUANTILES, dtype=torch.float64) + 0.5) / N_QUANTILES
+    levels = torch.special.ndtr(quantile_scores())
     table = torch.searchsorted(cumulative.contiguous(), levels.expand(N_GROUPS, N_ROLES, -1).contiguous())
     table = table.clamp(7, 255)
 

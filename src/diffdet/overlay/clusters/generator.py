@@ -71,7 +71,7 @@ class ClusterGenerator(AbsGenerator):
         """What the generator is and what it was trained on."""
         return {
             "generator": self.name,
-            "format": FORMAT,
+            "weights_format": FORMAT,
             "weights_sha256": self._sha256,
             "trained_on": str(self.weights.about.get("trained_on", "not said by the weights")),
             "scale": self.scale,

@@ -23,15 +23,21 @@ from diffdet.overlay.sensors import PXD
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["ClusterSampler", "group_of_sensors"]
+__all__ = ["ClusterSampler", "group_of_sensors", "quantile_scores"]
 
 _BOX: Final = 256
+_STEPS_TO_SIGMA: Final = 32
 _LOW: Final = 9
 _ROLE: Final = 255
 """Layout of a pixel of a shape in one number: place from bit 9, role from bit 1, parity in bit 0."""
 
 _FINE: Final = 1 << 12
 """Steps of the tables from which places and roles' charges are looked up."""
+
+
+def quantile_scores() -> Tensor:
+    """Normal numbers in the middle of the steps at which charges are tabulated: tails are resolved to four sigma."""
+    return (torch.arange(N_QUANTILES, dtype=torch.float64) + 0.5 - N_QUANTILES // 2) / _STEPS_TO_SIGMA
 
 
 def group_of_sensors() -> Tensor:
@@ -148,8 +154,7 @@ class ClusterSampler:
         normal = torch.randn(len(packed), generator=generator).numpy()
         normal = normal * np.repeat(own, size) + np.repeat(common * shared[0], size)
         normal += odd * np.repeat(opposed * shared[1], size)
-        level = torch.special.ndtr(torch.from_numpy(normal)).numpy() * N_QUANTILES
-        quantile = np.minimum(level.astype(np.int64), N_QUANTILES - 1)
+        quantile = np.clip(normal * _STEPS_TO_SIGMA + N_QUANTILES // 2, 0, N_QUANTILES - 1).astype(np.int64)
         role = packed >> 1 & _ROLE
         return self._charge[np.repeat(group * self._charges_of_group, size) + role * N_QUANTILES + quantile]
 

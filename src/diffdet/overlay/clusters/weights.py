@@ -29,7 +29,7 @@ N_DRAWS: Final = 1 << 17
 """Probabilities of shapes are multiples of one over this."""
 
 N_QUANTILES: Final = 256
-"""Charges to a role, at equal steps of probability."""
+"""Charges to a role, at equal steps of a normal number from -4 to 4."""
 
 U_BINS: Final = 25
 V_BINS: Final = 48

@@ -7,7 +7,7 @@ of one sample do.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -112,13 +112,24 @@ def compare(sample: Summary, real: Summary, *, seed: int = 0) -> dict[str, float
     return figures
 
 
-def missed(figures: Mapping[str, Any]) -> list[str]:
-    """Targets that figures miss, as sentences."""
-    return [
-        f"{METRICS[name]}: {figures[name]:.4g}, target {target:g}"
-        for name, target in TARGETS.items()
-        if figures.get(name) is not None and not figures[name] < target
-    ]
+def missed(figures: Mapping[str, float], floor: Mapping[str, float]) -> list[str]:
+    """Targets that figures miss, as sentences; what the noise floor misses as well cannot be told.
+
+    Args:
+        figures: Of the sample.
+        floor: Of one half of the real events against the other.
+    """
+    found = []
+    for name, target in TARGETS.items():
+        if figures[name] >= target:
+            text = f"{METRICS[name]}: {figures[name]:.3g}, target {target:g}"
+            if floor[name] >= 0.7 * target:
+                found.append(
+                    f"With so many events it cannot be told whether a target is met. {text}, floor {floor[name]:.3g}"
+                )
+            else:
+                found.append(f"Target missed. {text}")
+    return found
 
 
 def _occupancy_w1(first: Tensor, second: Tensor) -> float:
