@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import yaml
 
 from diffdet.cli.main import run
 from diffdet.nn.ensemble.ensemble import Ensemble
-from jobs import read_lines, without_times
+from jobs import Started, n_lines, read_lines, without_times
 
 TINY = (
     "data.events=600",
@@ -148,6 +149,23 @@ def test_a_regression_predicts_in_units_of_its_targets(tmp_path):
     with np.load(out / "predictions.npz") as file:
         assert 50 < file["target"].mean() < 250
         assert abs(file["pred"].mean() - file["target"].mean()) < 30
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def test_a_signal_finishes_the_batch_and_the_run_goes_on_from_there(number, finished, tmp_path):
+    out = tmp_path / "RUN"
+    process = Started([*arguments(out, sets=["schedule.models=2"]), "--quiet"], tmp_path / "log")
+    process.wait_for(lambda: n_lines(out / "metrics.jsonl") >= 2)
+    os.kill(process.pid, number)
+    assert process.wait() == (130 if number == signal.SIGINT else 143)
+    result = json.loads((out / "result.json").read_text())
+    assert result["status"] == "interrupted"
+    assert result["reason"].startswith(f"interrupted by {signal.Signals(number).name} ")
+    assert (out / "report.html").is_file()
+    assert run(["train", "--out", str(out), "--resume", "--quiet"]) == 0
+    assert without_times(out / "metrics.jsonl") == without_times(finished / "metrics.jsonl")
+    results = [json.loads((folder / "result.json").read_text()) for folder in (finished, out)]
+    assert results[0]["final"] == results[1]["final"]
 
 
 @pytest.mark.slow
