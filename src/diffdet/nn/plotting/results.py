@@ -197,7 +197,7 @@ def plot_sample_pred(
         log_y: Whether heights have a logarithmic axis.
         lim_x: Limits of the predictions.
         density: Whether to bring the area of all backgrounds, and of each signal, to 1.
-        zoom_args: Limits of an inset: ``x``, and where wanted ``y``.
+        zoom_args: Limits of a second picture beside: ``x``, and where wanted ``y``.
         savename: Name of the file, without suffix.
         settings: Appearance; by default that of `PlotSettings`.
 
@@ -217,10 +217,12 @@ def plot_sample_pred(
     palette = colours(settings.cat_palette, max(numbers.values(), default=0) + 1)
     backgrounds = sorted((s for s, signal in kinds if not signal), key=lambda s: weights[samples == s].sum())
     with drawing(settings, settings.w_mid, settings.h_mid) as figure:
-        main = figure.subplots()
-        panels = [main]
-        if zoom_args is not None:
-            panels.append(main.inset_axes((0.55, 0.55, 0.42, 0.4)))
+        panels = list(
+            figure.subplots(
+                1, 1 if zoom_args is None else 2, squeeze=False, width_ratios=(2, 1)[: 1 + bool(zoom_args)]
+            )[0]
+        )
+        main = panels[0]
         total = sum(weights[samples == s].sum() for s in backgrounds)
         scale = 1 / (total * np.diff(edges)) if density and total > 0 else np.ones(len(edges) - 1)
         for axes in panels:
@@ -257,7 +259,8 @@ def plot_sample_pred(
             title=settings.title,
         )
         if zoom_args is not None:
-            panels[1].set(xlim=zoom_args["x"], **({"ylim": zoom_args["y"]} if "y" in zoom_args else {}))
+            limits = {"ylim": zoom_args["y"]} if "y" in zoom_args else {}
+            panels[1].set(xlim=zoom_args["x"], xlabel="Class prediction", **limits)
         if settings.leg_loc == "best":  # a stack leaves no room inside
             main.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=max(2, len(kinds) // 2 + 1))
         else:
