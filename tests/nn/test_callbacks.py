@@ -183,6 +183,14 @@ def test_the_range_of_learning_rates_is_explored():
     assert finders[0].plot().axes[0].get_xscale() == "log"
 
 
+def test_a_loss_that_explodes_at_once_ends_the_search_not_the_program():
+    described = builder("regression", opt_args={"opt": "sgd"})
+    (finder,) = lr_find(data("regression"), described, 30, n_repeats=1, lr_bounds=(1e30, 1e35), seed=0)
+    assert not math.isfinite(finder.losses[-1])
+    assert len(finder.losses) < 9
+    assert all(math.isfinite(loss) for loss in finder.get_history()[1])
+
+
 # ------------------------------------------------------------------------------------------------------ weight averages
 def test_the_average_is_the_mean_of_the_weights_with_the_default_period():
     """The original crashed with its own default."""

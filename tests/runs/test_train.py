@@ -169,6 +169,24 @@ def test_a_signal_finishes_the_batch_and_the_run_goes_on_from_there(number, fini
 
 
 @pytest.mark.slow
+def test_models_are_exported_where_asked_for(tmp_path):
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    out = tmp_path / "RUN"
+    sets = ["evaluation={repeats: 2, bootstrap: 20, importance: false, onnx: true}"]
+    assert run([*arguments(out, sets=sets), "--quiet"]) == 0
+    from diffdet.runs.config.train_reading import load_train_config
+    from diffdet.runs.train_build import build_training
+
+    fold = build_training(load_train_config(out / "config.yaml")).plain.get_fold(3)
+    flat, matrix = fold["inputs"]
+    session = runtime.InferenceSession(str(out / "model_0.onnx"), providers=["CPUExecutionProvider"])
+    pred = session.run(None, {"flat": flat, "matrix": matrix, "mask": fold["mask"]})[0]
+    with np.load(out / "predictions.npz") as file:
+        np.testing.assert_allclose(pred, file["pred"], atol=1e-5)
+
+
+@pytest.mark.slow
 def test_two_processes_train_one_network(tmp_path):
     """As ``torchrun`` starts them; without dropout they take the steps that one takes."""
     sets = ["network.body.args={depth: 1, width: 8, act: swish}"]

@@ -100,7 +100,9 @@ class LRFinder(Callback):
             fit.stop = True
             fit.stop_reason = "the range of learning rates is explored"
             if fit.update is not None and not math.isfinite(loss):
+                # What it came for; nothing else need end the fit because of it.
                 fit.update.skip = True
+                fit.loss_val = torch.zeros_like(fit.loss_val)
 
     def get_history(self) -> tuple[list[float], list[float]]:
         """Learning rates and finite losses of the batches."""
