@@ -105,6 +105,7 @@ def test_recurrent_heads_compile(name, mask):
     torch.testing.assert_close(torch.compile(head, backend="aot_eager")(*given), head(*given))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("compilable")
 @pytest.mark.parametrize(("name", "mask"), EVERY_HEAD, ids=LABEL)
 def test_exports_with_any_batch_size(name, mask):

@@ -169,3 +169,38 @@ def test_the_ring_and_the_old_reading_take_no_mask():
         head = matrix_head(name, **{switch: True})
         with pytest.raises(NotSupportedError, match="`mask`"):
             head(in_layout(head, events(2)), masks(2))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", MATRIX_HEADS)
+def test_a_batch_without_any_object_is_finite_and_teaches_nothing(name, training):
+    head = matrix_head(name).train(training)
+    norms = {key: value.clone() for key, value in head.named_buffers() if "running" in key and "fr." in key}
+    found = head(in_layout(head, events(4)), torch.zeros(4, 5, dtype=torch.bool))
+    found.square().sum().backward()
+    assert torch.isfinite(found).all()
+    assert all(torch.isfinite(p.grad).all() for p in head.parameters() if p.grad is not None)
+    assert all(torch.isfinite(b).all() for b in head.buffers())
+    assert all(torch.equal(dict(head.named_buffers())[key], value) for key, value in norms.items())
+
+
+@pytest.mark.parametrize("name", MATRIX_HEADS)
+def test_no_events_give_no_rows(name):
+    head = matrix_head(name)
+    size = head.get_out_size()
+    shape = (0, *(size if isinstance(size, tuple) else (size,)))
+    assert head(in_layout(head, events(0))).shape == shape
+    assert head(in_layout(head, events(0)), torch.zeros(0, 5, dtype=torch.bool)).shape == shape
+    assert cat_head()(torch.zeros(0, 4)).shape == (0, 6)
+
+
+@pytest.mark.parametrize("name", MATRIX_HEADS)
+def test_mixed_precision_takes_masks_too(name):
+    head = taught(matrix_head(name))
+    x, mask = in_layout(head, events(6)), masks(6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = head(x, mask)
+    found.float().sum().backward()
+    wanted = head(x, mask)
+    near = (found.float() - wanted).abs() < 0.05 * (wanted.abs().amax() + 1)
+    assert near.double().mean() > 0.9  # neighbours may change where distances nearly tie

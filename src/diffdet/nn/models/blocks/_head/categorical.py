@@ -109,7 +109,7 @@ class CatEmbHead(AbsHead):
 
     def _check_codes(self, codes: Tensor) -> None:
         """Refuse codes (feature, B) that no embedding has, by name. They are truncated towards zero: -0.5 is 0."""
-        lowest, highest = torch.aminmax(codes, dim=1)  # NaN goes through, and is in no range
+        lowest, highest = codes.amin(1), codes.amax(1)  # NaN goes through, and is in no range
         wrong = [
             k for k, (low, high) in enumerate(zip(lowest.tolist(), highest.tolist(), strict=True))
             if not (low > -1 and high < self._sizes[k][0])
