@@ -100,7 +100,7 @@ class OverlaySource(EventSource):
 
     def _found(self, tree: Any, array: str | None) -> dict[str, str]:
         """Branch of every member, by our name."""
-        arrays = sorted(name for name in self._names(tree) if name.startswith(_ARRAY) and "." not in name)
+        arrays = sorted({name.partition(".")[0] for name in self._names(tree) if name.startswith(_ARRAY)})
         if array is not None:
             arrays = [name for name in arrays if name == array]
         if len(arrays) != 1:
