@@ -60,6 +60,12 @@ def test_flat_and_matrix_travel_with_their_mask():
     assert only[0]["inputs"].ndim == 3
 
 
+def test_objects_are_rows_or_columns_as_a_head_takes_them():
+    matrix = np.random.default_rng(1).normal(size=(20, 4, 3))
+    rows, columns = (ArrayFoldYielder(matrix, n_folds=2, row_wise=row_wise) for row_wise in (None, False))
+    assert np.array_equal(np.swapaxes(rows[0]["inputs"], 1, 2), columns[0]["inputs"])
+
+
 def test_nan_is_yielded_as_zero_in_flat_features_and_in_matrices():
     flat, matrix = np.full((6, 2), np.nan), np.full((6, 2, 2), np.nan)
     fold = ArrayFoldYielder((flat, matrix), n_folds=2)[0]

@@ -65,6 +65,8 @@ class AbsFoldYielder(ABC):
         output_pipe: What scaled the targets, with `inverse_transform`; used by `get_df` only.
         yield_matrix: Whether to yield the matrix where there is one.
         matrix_pipe: What scaled the matrix, with `inverse_transform`; used by `get_matrix` only.
+        row_wise: Whether to yield an object as a row of the matrix, as some heads take it, or as a column, as others
+            do; None as it is stored.
 
     Raises:
         InputError: If a name is there twice, or an ignored feature unknown.
@@ -85,6 +87,7 @@ class AbsFoldYielder(ABC):
         output_pipe: Any = None,
         yield_matrix: bool = True,
         matrix_pipe: Any = None,
+        row_wise: bool | None = None,
     ) -> None:
         self.n_folds = n_folds
         self.cont_feats = list(cont_feats)
@@ -95,6 +98,7 @@ class AbsFoldYielder(ABC):
         self.matrix_feats = dict(matrix_feats or {})
         self.input_pipe, self.output_pipe, self.matrix_pipe = input_pipe, output_pipe, matrix_pipe
         self.yield_matrix = yield_matrix
+        self.row_wise = bool(self.matrix_feats.get("row_wise", True)) if row_wise is None else row_wise
         self.ignore_feats: list[str] = []
         names = self.cont_feats + self.cat_feats
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -189,7 +193,10 @@ class AbsFoldYielder(ABC):
         matrix = self._read("matrix_inputs", idx)
         if matrix is None:
             return None
-        return _filled("matrix_inputs", np.asarray(matrix), idx)
+        matrix = _filled("matrix_inputs", np.asarray(matrix), idx)
+        if matrix.ndim == 3 and self.row_wise != bool(self.matrix_feats.get("row_wise", True)):
+            matrix = np.ascontiguousarray(np.swapaxes(matrix, 1, 2))
+        return matrix
 
     def _mask(self, idx: int) -> Array | None:
         mask = self._read("matrix_mask", idx)

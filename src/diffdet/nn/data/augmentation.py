@@ -77,7 +77,7 @@ class HEPAugFoldYielder:
         self._flat = _Columns(names, *scaled)
         feats = [str(f) for f in fy.matrix_feats.get("feats_per_vec", ())] if fy.has_matrix and fy.yield_matrix else []
         self._matrix = _Columns([f"object_{feat}" for feat in feats], *_scales(fy.matrix_pipe, feats, feats))
-        self._row_wise = bool(fy.matrix_feats.get("row_wise", True))
+        self._row_wise = fy.row_wise
         self._targets = _Columns(
             list(targ_feats or ()), *_scales(fy.output_pipe, fy.targ_feats, list(targ_feats or ()))
         )

@@ -242,6 +242,7 @@ class FoldYielder(AbsFoldYielder):
         matrix_pipe: What scaled the matrix.
         mode: ``"r"``, or ``"r+"`` to write predictions into the file.
         mask_from_nan: Whether objects whose features are all NaN are absent where the file has no mask.
+        row_wise: Whether to yield objects as rows or as columns; see `AbsFoldYielder`.
 
     Raises:
         StorageError: If there is no such file.
@@ -263,6 +264,7 @@ class FoldYielder(AbsFoldYielder):
         *,
         mode: str = "r",
         mask_from_nan: bool = False,
+        row_wise: bool | None = None,
     ) -> None:
         check_choice("mode", mode, ("r", "r+"))
         self._owns = isinstance(foldfile, str | os.PathLike)
@@ -304,6 +306,7 @@ class FoldYielder(AbsFoldYielder):
                 output_pipe=output_pipe,
                 yield_matrix=yield_matrix,
                 matrix_pipe=matrix_pipe,
+                row_wise=row_wise,
             )
         except BaseException:
             self.close()

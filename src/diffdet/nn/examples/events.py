@@ -93,13 +93,16 @@ class Events:
         """Names of the cells of the matrix, ``{object}_{feature}``, object by object."""
         return [f"{vec}_{feat}" for vec in self.vecs for feat in self.feats_per_vec]
 
-    def fold_yielder(self, n_folds: int = 10, *, seed: int = 0, scale: bool = True) -> ArrayFoldYielder:
+    def fold_yielder(
+        self, n_folds: int = 10, *, seed: int = 0, scale: bool = True, row_wise: bool = True
+    ) -> ArrayFoldYielder:
         """The sample as folds, scaled to mean 0 and standard deviation 1.
 
         Args:
             n_folds: Number of folds.
             seed: Seed of the dealing.
             scale: Whether to scale; the scalers are then the yielder's `input_pipe` and `matrix_pipe`.
+            row_wise: Whether to yield objects as rows of the matrix; else as columns.
 
         Raises:
             InputError: If there are fewer events than folds.
@@ -127,6 +130,7 @@ class Events:
             targ_feats="target",
             input_pipe=input_pipe,
             matrix_pipe=matrix_pipe,
+            row_wise=row_wise,
             matrix_feats={
                 "present_feats": self.matrix_names,
                 "vecs": list(self.vecs),

@@ -192,7 +192,7 @@ def _features(fy: Any, fold: dict[str, Any]) -> Iterator[tuple[str, str, int]]:
 
 
 def _row_wise(fy: Any) -> bool:
-    return bool((getattr(fy, "matrix_feats", None) or {}).get("row_wise", True))
+    return bool(getattr(fy, "row_wise", True))
 
 
 def _permuted(fold: dict[str, Any], fy: Any, kind: str, column: int, stream: Stream) -> Any:
