@@ -74,6 +74,8 @@ def cross_entropies(log_scores: Tensor, target: Tensor) -> Tensor:
 def binary_cross_entropies(pred: Tensor, target: Tensor) -> Tensor:
     """Binary cross-entropy of every sample, mean over its outputs; logarithms are bounded below by -100.
 
+    Predictions that are not finite give NaN; torch's own function raises an error, which on a GPU ends the process.
+
     Args:
         pred: Probabilities, 0 to 1, (sample, ...).
         target: True values, 0 to 1, of the same shape.
@@ -81,7 +83,9 @@ def binary_cross_entropies(pred: Tensor, target: Tensor) -> Tensor:
     Returns:
         Errors, (sample,).
     """
-    return _per_sample(functional.binary_cross_entropy(pred, target, reduction="none"))
+    finite = torch.isfinite(pred)
+    errors = functional.binary_cross_entropy(torch.where(finite, pred, 0.5), target, reduction="none")
+    return _per_sample(torch.where(finite, errors, torch.nan))
 
 
 def weighted_mean(errors: Tensor, weights: Tensor | None) -> Tensor:

@@ -221,7 +221,7 @@ def _try(config: TrainConfig, built: BuiltTraining) -> None:
     with at("network"):
         try:
             model = Model(built.builder, seed=config.seed)
-            rows = load_fold(built.train, built.data.learn_idxs[0], dtype=model.dtype, classes=model.classes)
+            rows = load_fold(built.train, built.data.learn_idxs[0], dtype=model.dtype, classes=model.n_classes)
             model.loss_of(rows.map(lambda t: t[:2]).batches(2))
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
             if isinstance(error, InputError):

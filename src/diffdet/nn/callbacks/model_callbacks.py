@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from diffdet.core.errors import InputError
 from diffdet.nn.callbacks.callback import Callback
-from diffdet.nn.training.batches import Batch
+from diffdet.nn.training.batches import Batch, n_rows
 
 __all__ = ["SWA", "refresh_batch_norm"]
 
@@ -135,7 +135,8 @@ class SWA(Callback):
         try:
             net.load_state_dict(dict(weights))
             assert fit.val_idx is not None
-            return self._model.loss_of(self._model.batches(fit.fy, [fit.val_idx], None), fit.loss_func)
+            batches = self._model.batches(fit.fy, [fit.val_idx], None, use_weights=fit.use_weights)
+            return self._model.loss_of(batches, fit.loss_func)
         finally:
             net.load_state_dict(before)
             net.train(training)
@@ -175,7 +176,8 @@ def refresh_batch_norm(net: nn.Module, batches: Iterable[Batch]) -> None:
 
     Args:
         net: Network whose layers are changed; its mode is kept.
-        batches: Data to take them on. Dropout stays off.
+        batches: Data to take them on; those of a single sample, which have no variance, are left out.
+            Dropout stays off.
     """
     layers = _batch_norms(net)
     training, momenta = net.training, [layer.momentum for layer in layers]
@@ -187,6 +189,8 @@ def refresh_batch_norm(net: nn.Module, batches: Iterable[Batch]) -> None:
     try:
         with torch.no_grad():
             for batch in batches:
+                if n_rows(batch.x) < 2:
+                    continue
                 if batch.mask is None:
                     net(batch.x)
                 else:

@@ -72,7 +72,7 @@ def call_block(block: BlockClass, part: str, own: Mapping[str, Any], offered: Ma
         **given: Arguments that are always passed, unless a partial has fixed them.
 
     Raises:
-        InputError: If an argument of the user is none of the block's.
+        InputError: If an argument of the user is none of the block's, or one that the block needs is not given.
     """
     parameters = inspect.signature(block).parameters
     fixed = block.keywords if isinstance(block, partial) else {}
@@ -80,12 +80,18 @@ def call_block(block: BlockClass, part: str, own: Mapping[str, Any], offered: Ma
     extra = {key: value for key, value in offered.items() if key in parameters and key not in fixed}
     # What a partial has fixed stays, unless the builder must say it.
     given = {key: value for key, value in given.items() if key not in fixed or key in ("freeze", "cont_feats")}
+    name = getattr(block, "__name__", None) or getattr(getattr(block, "func", None), "__name__", part)
     if not takes_any:
         unknown = [key for key in own if key not in parameters]
         if unknown:
-            name = getattr(block, "__name__", None) or getattr(getattr(block, "func", None), "__name__", part)
             raise InputError(
                 f"`model_args[{part!r}]` must be arguments of `{name}`: {', '.join(parameters)}; "
                 f"got {unknown[0]!r}{did_you_mean(unknown[0], parameters)}"
             )
-    return block(**(given | extra | dict(own)))
+    arguments = given | extra | dict(own)
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [key for key, p in parameters.items() if p.default is p.empty and p.kind not in variable]
+    missing = [key for key in needed if key not in arguments]
+    if missing:
+        raise InputError(f"`model_args[{part!r}]` must give `{name}` {', '.join(map(repr, missing))}; got {dict(own)}")
+    return block(**arguments)

@@ -33,7 +33,7 @@ from diffdet.nn.training.step import GuardLoss, SupervisedStep
 if TYPE_CHECKING:
     from diffdet.nn.models.model import Model
 
-__all__ = ["begin", "in_progress", "listed", "run_fit"]
+__all__ = ["begin", "check_count", "in_progress", "listed", "run_fit"]
 
 
 def listed(cbs: Iterable[LoopCallback] | LoopCallback | None) -> list[LoopCallback]:
@@ -50,7 +50,8 @@ def listed(cbs: Iterable[LoopCallback] | LoopCallback | None) -> list[LoopCallba
     return found
 
 
-def _check_count(name: str, value: int) -> None:
+def check_count(name: str, value: int) -> None:
+    """Refuse what is no whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise InputError(f"`{name}` must be a whole number of at least 1; got {value!r}")
 
@@ -111,7 +112,8 @@ class _Data:
             self.fy,
             idx,
             dtype=self.model.dtype,
-            classes=self.model.classes,
+            classes=self.model.n_classes,
+            labels=self.model.labels,
             use_weights=self.use_weights,
             input_mask=self.model.input_mask,
             stream=stream,
@@ -167,10 +169,12 @@ def run_fit(
     amp: bool | str,
 ) -> list[LoopCallback]:
     """Train a model; see `Model.fit`."""
-    _check_count("n_epochs", n_epochs)
-    _check_count("bs", bs)
+    check_count("n_epochs", n_epochs)
+    check_count("bs", bs)
     if not is_fold_source(fy):
         raise InputError(f"`fy` must yield folds, as `FoldYielder` does; got {type(fy).__name__}")
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, Integral)):
+        raise InputError(f"`seed` must be a whole number, or None; got {seed!r}")
     if val_idx is not None:
         (val_idx,) = check_folds("val_idx", [val_idx], len(fy))
     chosen = [k for k in range(len(fy)) if k != val_idx] if trn_idxs is None else trn_idxs
@@ -185,7 +189,12 @@ def run_fit(
     autocast = autocast_type(amp, model.device)
     update_class = ScaledUpdate if autocast is torch.float16 else Update
     update = update_class({"opt": model.opt})
-    step = SupervisedStep(model.net, loss_func=loss_func, update=update, seed_key=("fit", *key), autocast=autocast)
+    plan = {"opt": type(model.opt).__name__, "bs": int(bs), "trn_idxs": chosen, "val_idx": val_idx}
+    plan |= {"train_on_weights": bool(train_on_weights), "drop_last": bool(drop_last)}
+    plan |= {} if seed is None else {"seed": int(seed)}
+    step = SupervisedStep(
+        model.net, loss_func=loss_func, update=update, seed_key=("fit", *key), autocast=autocast, plan=plan
+    )
     fit = begin(
         model,
         callbacks,
@@ -195,6 +204,7 @@ def run_fit(
         bs=bs,
         trn_idxs=chosen,
         val_idx=val_idx,
+        use_weights=train_on_weights,
         opt=model.opt,
         loss_func=loss_func,
         fy=fy,

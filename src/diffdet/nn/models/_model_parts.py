@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ from torch.optim import Optimizer
 from diffdet.core.errors import CheckpointError, InputError
 from diffdet.loop import packing
 from diffdet.loop.update import load_optimisers
+from diffdet.nn.losses import WeightedBCE
 from diffdet.nn.models._building import state_of_model
 from diffdet.nn.models.model_builder import KIND, ModelBuilder
 from diffdet.nn.models.net import HeadBodyTail, count_parameters
@@ -114,6 +116,19 @@ class ModelParts:
     def classes(self) -> bool:
         """Whether targets are class numbers."""
         return "multiclass" in self.objective and self.n_out > 1
+
+    @property
+    def n_classes(self) -> int:
+        """Number of classes where targets are class numbers, else 0."""
+        return self.n_out if self.classes else 0
+
+    @property
+    def labels(self) -> bool:
+        """Whether the loss is a binary cross-entropy, whose targets are from 0 to 1."""
+        loss = self.loss
+        while isinstance(loss, partial):
+            loss = loss.func
+        return isinstance(loss, type) and issubclass(loss, nn.BCELoss | WeightedBCE)
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Self:
         """Move the network and the state of its optimiser.
@@ -236,19 +251,31 @@ class ModelParts:
             CheckpointError: If it does not fit; every key is listed. The model is then as it was.
         """
         content = read_state(name, KIND)
-        if model_builder is not None:
-            self._build(model_builder, None, None)
         state = state_of_model(content)
-        before = copy.deepcopy(self.opt.state_dict())
-        if content is not state and content.get("opt") is not None:
-            load_optimisers({"opt": self.opt}, {"opt": content["opt"]})
+        old = dict(vars(self))
         try:
-            load_state(self.net, state, str(name))
-        except CheckpointError:
-            self.opt.load_state_dict(before)
+            if model_builder is not None:
+                self._build(model_builder, None, None)
+            self._take(state, None if content is state else content.get("opt"), str(name))
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(old)
             raise
         if content is not state and "input_mask" in content:
             self.set_input_mask(content["input_mask"])
+
+    def _take(self, state: Mapping[str, Any], opt: Any, where: str) -> None:
+        """Give network and optimiser a state; both are as they were where one does not fit."""
+        before = self.get_weights(), copy.deepcopy(self.opt.state_dict())
+        load_state(self.net, state, where)
+        if opt is None:
+            return
+        try:
+            load_optimisers({"opt": self.opt}, {"opt": opt})
+        except CheckpointError:
+            self.net.load_state_dict(before[0])
+            self.opt.load_state_dict(before[1])
+            raise
 
     @classmethod
     def from_save(cls, name: str | Path, model_builder: ModelBuilder) -> Self:

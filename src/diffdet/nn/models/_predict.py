@@ -12,7 +12,7 @@ from torch import Tensor
 from diffdet.core.errors import InputError
 from diffdet.loop.engine import Loop
 from diffdet.nn.callbacks.pred_handlers import PredHandler
-from diffdet.nn.models._fit import begin, in_progress, listed
+from diffdet.nn.models._fit import begin, check_count, in_progress, listed
 from diffdet.nn.training.batches import Batch, Rows, to_rows
 from diffdet.nn.training.step import SupervisedStep
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from diffdet.loop.callbacks import Callback as LoopCallback
     from diffdet.nn.models.model import Model
 
-__all__ = ["default_size", "predict_array", "predict_folds"]
+__all__ = ["batch_size", "default_size", "predict_array", "predict_folds"]
 
 ROWS_CPU, ROWS_DEVICE = 8192, 65536
 """Samples to a batch: on a CPU activations should stay in the cache, elsewhere the device should be kept busy."""
@@ -31,6 +31,18 @@ def default_size(model: Model) -> int:
     return ROWS_CPU if model.device.type == "cpu" else ROWS_DEVICE
 
 
+def batch_size(model: Model, bs: int | None) -> int:
+    """Samples to a batch, after refusing a wish that is no such number.
+
+    Raises:
+        InputError: If it is no whole number of at least 1.
+    """
+    if bs is None:
+        return default_size(model)
+    check_count("bs", bs)
+    return int(bs)
+
+
 def _run(
     model: Model,
     rows: Rows,
@@ -39,10 +51,8 @@ def _run(
     bs: int | None,
 ) -> Tensor:
     """Predictions for some samples."""
-    if bs is not None and bs < 1:
-        raise InputError(f"`bs` must be at least 1; got {bs}")
+    size = batch_size(model, bs)
     callbacks = [*listed(cbs), handler]
-    size = default_size(model) if bs is None else bs
     fit = begin(model, callbacks, ".", bs=size)
     loop: Loop[Batch] = Loop(SupervisedStep(model.net), callbacks, state=fit)
     with in_progress(model, fit, remember=False):

@@ -137,7 +137,13 @@ class Model(ModelParts):
         """
         for idx in idxs:
             rows = load_fold(
-                fy, idx, dtype=self.dtype, classes=self.classes, use_weights=use_weights, input_mask=self.input_mask
+                fy,
+                idx,
+                dtype=self.dtype,
+                classes=self.n_classes,
+                labels=self.labels,
+                use_weights=use_weights,
+                input_mask=self.input_mask,
             )
             if bulk_move:
                 rows = rows.map(lambda t: t.to(self.device))
@@ -195,15 +201,23 @@ class Model(ModelParts):
         """
         if self.fit_params is not None and self.fit_params.state in ("train", "valid"):
             raise InputError("`evaluate` must not be called during a fit; use `val_idx`, or a metric in `cbs`")
+        bs = _predict.batch_size(self, bs)
         if is_fold_source(inputs):
             wanted = range(len(inputs)) if idxs is None else list(idxs)
-            return self.loss_of(self.batches(inputs, list(wanted), bs or _predict.default_size(self), bulk_move=False))
+            return self.loss_of(self.batches(inputs, list(wanted), bs, bulk_move=False))
         if targets is None:
             raise InputError("`targets` must be given to evaluate arrays; got None")
         rows = to_rows(
-            inputs, targets, weights, mask, dtype=self.dtype, classes=self.classes, input_mask=self.input_mask
+            inputs,
+            targets,
+            weights,
+            mask,
+            dtype=self.dtype,
+            classes=self.n_classes,
+            labels=self.labels,
+            input_mask=self.input_mask,
         )
-        return self.loss_of(rows.batches(bs or _predict.default_size(self), device=self.device))
+        return self.loss_of(rows.batches(bs, device=self.device))
 
     def predict(
         self,

@@ -211,7 +211,8 @@ def to_rows(
     mask: AnyArray = None,
     *,
     dtype: torch.dtype,
-    classes: bool = False,
+    classes: int = 0,
+    labels: bool = False,
     input_mask: Sequence[int] | None = None,
 ) -> Rows:
     """Samples as tensors.
@@ -222,33 +223,65 @@ def to_rows(
         weights: Weights, (sample,) or (sample, 1).
         mask: Which objects exist, (sample, object).
         dtype: Type of the network.
-        classes: Whether targets are class numbers: they become integers, (sample, ...).
+        classes: Number of classes where targets are class numbers, which become integers, (sample, ...); 0 where they
+            are not.
+        labels: Whether targets must be from 0 to 1.
         input_mask: See `as_inputs`.
 
     Raises:
         ShapeError: If a part has another number of samples than the inputs.
-        InputError: If a part does not consist of numbers, or a weight is not finite.
+        InputError: If a part does not consist of numbers, a weight is not finite, a target is the number of no class or
+            no label, or a mask holds something else than true and false.
     """
     x = as_inputs(inputs, dtype, input_mask)
     y = w = m = None
     if targets is not None:
         y = as_tensor("targets", targets)
         if classes:
-            y = y.long()
+            y = _class_numbers(y, classes)
             y = y.squeeze(-1) if y.ndim > 1 and y.shape[-1] == 1 else y
         else:
-            y = y.to(dtype)
+            y = _labels(y).to(dtype) if labels else y.to(dtype)
             y = y.unsqueeze(-1) if y.ndim == 1 else y
     if weights is not None:
         w = as_tensor("weights", weights, dtype).reshape(-1, 1)
         if not bool(torch.isfinite(w).all()):
             raise InputError(f"`weights` must be finite; {int((~torch.isfinite(w)).sum())} of {len(w)} are not")
     if mask is not None:
-        m = as_tensor("mask", mask, torch.bool)
+        m = as_tensor("mask", mask)
+        if m.dtype is not torch.bool:
+            if not bool(((m == 0) | (m == 1)).all()):
+                raise InputError("`mask` must be true where an object exists, else false; got numbers beside 0 and 1")
+            m = m.bool()
     for name, part in (("targets", y), ("weights", w), ("mask", m)):
         if part is not None and len(part) != n_rows(x):
             raise ShapeError(f"`{name}` must have one row for each of the {n_rows(x)} samples; got {len(part)}")
     return Rows(x, y, w, m)
+
+
+def _class_numbers(targets: Tensor, n_classes: int) -> Tensor:
+    """Targets as integers, after refusing what is the number of no class."""
+    bad = ~((targets >= 0) & (targets < n_classes))
+    if targets.is_floating_point():
+        bad |= targets != targets.floor()
+    if bool(bad.any()):
+        first = targets[bad][0].item()
+        raise InputError(
+            f"`targets` must be the numbers of {n_classes} classes, 0 to {n_classes - 1}; {int(bad.sum())} of "
+            f"{targets.numel()} are not, such as {first:g}"
+        )
+    return targets.long()
+
+
+def _labels(targets: Tensor) -> Tensor:
+    """Targets, after refusing what is not from 0 to 1."""
+    bad = ~((targets >= 0) & (targets <= 1))
+    if bool(bad.any()):
+        raise InputError(
+            f"`targets` must be from 0 to 1 for a binary cross-entropy; {int(bad.sum())} of {targets.numel()} are not, "
+            f"such as {targets[bad][0].item():g}"
+        )
+    return targets
 
 
 def load_fold(
@@ -256,7 +289,8 @@ def load_fold(
     idx: int,
     *,
     dtype: torch.dtype,
-    classes: bool,
+    classes: int,
+    labels: bool = False,
     use_weights: bool = True,
     input_mask: Sequence[int] | None = None,
     stream: Stream | None = None,
@@ -268,7 +302,8 @@ def load_fold(
         fy: Source of folds.
         idx: Number of the fold.
         dtype: Type of the network.
-        classes: Whether targets are class numbers.
+        classes: Number of classes where targets are class numbers, else 0.
+        labels: Whether targets must be from 0 to 1.
         use_weights: Whether to take weights, where there are any.
         input_mask: Columns that the network sees.
         stream: Where random changes of training data come from; None for data as they are.
@@ -283,7 +318,9 @@ def load_fold(
         raise InputError(f"fold {idx} of `fy` must have targets to train or evaluate on; it holds {sorted(data)}")
     weights = data.get("weights") if use_weights else None
     mask, targets = data.get("mask"), data.get("targets") if with_targets else None
-    return to_rows(data["inputs"], targets, weights, mask, dtype=dtype, classes=classes, input_mask=input_mask)
+    return to_rows(
+        data["inputs"], targets, weights, mask, dtype=dtype, classes=classes, labels=labels, input_mask=input_mask
+    )
 
 
 def fold_size(fy: Any, idx: int) -> int:

@@ -48,6 +48,7 @@ class FitParams(LoopState):
         n_batches: Batches of training in an epoch.
         trn_idxs: Folds to train on.
         val_idx: Fold to validate on.
+        use_weights: Whether the weights of the data are used.
         cbs: Callbacks of the fit.
         cyclic_cbs: Those that are cyclic.
         loss_cbs: Those that have a validation loss of their own, such as weight averages.
@@ -74,6 +75,7 @@ class FitParams(LoopState):
     n_batches: int | None = None
     trn_idxs: Sequence[int] | None = None
     val_idx: int | None = None
+    use_weights: bool = True
     cbs: list[LoopCallback] | None = None
     cyclic_cbs: list[AbsCyclicCallback] | None = None
     loss_cbs: list[Any] | None = None

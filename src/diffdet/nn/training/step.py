@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffdet.core.errors import NonFiniteError
+from diffdet.core.errors import CheckpointError, InputError, NonFiniteError
 from diffdet.core.random import key_seed
 from diffdet.loop.callbacks import Callback
 from diffdet.loop.events import Fire
@@ -29,25 +29,68 @@ def compute_loss(loss_func: Any, pred: Tensor, target: Tensor, weights: Tensor |
 
     Args:
         loss_func: Called with predictions and targets. Weights are put on its attribute ``weights``, or, where it has
-            none, on ``weight``, for the time of the call.
+            none, on ``weight``, for the time of the call. Losses of torch that know no weights of samples, such as
+            `torch.nn.MSELoss`, or whose ``weight`` is that of classes, are formed for each sample and weighted here.
         pred: Predictions, (sample, ...).
         target: True values.
         weights: Weights, (sample, 1), or None.
 
     Returns:
         Single number.
+
+    Raises:
+        InputError: If there are weights and the loss has no place for them.
     """
+    if weights is None:
+        return _call(loss_func, pred, target)
+    if not hasattr(loss_func, "weights") and isinstance(loss_func, nn.modules.loss._Loss):
+        if loss_func.reduction not in ("mean", "sum"):
+            raise InputError(f"`loss` must be reduced by 'mean' or 'sum' to be weighted; got {loss_func.reduction!r}")
+        if not isinstance(loss_func, nn.BCELoss | nn.BCEWithLogitsLoss):
+            return _weighted_by_sample(loss_func, pred, target, weights)
     name = "weights" if hasattr(loss_func, "weights") else "weight"
-    before = getattr(loss_func, name, None)
-    if weights is not None:
-        if name == "weight" and weights.ndim != pred.ndim:
-            weights = weights.reshape(-1, *[1] * (pred.ndim - 1))
-        setattr(loss_func, name, weights)
+    if not hasattr(loss_func, name):
+        raise InputError(
+            f"`loss` must have an attribute `weights` to weight samples; {type(loss_func).__name__} has none: "
+            "derive it from `AbsWeightedLoss`, or train without weights"
+        )
+    before = getattr(loss_func, name)
+    if name == "weight" and weights.ndim != pred.ndim:
+        weights = weights.reshape(-1, *[1] * (pred.ndim - 1))
+    setattr(loss_func, name, weights)
     try:
-        return loss_func(pred, target)
+        return _call(loss_func, pred, target)
     finally:
-        if weights is not None:
-            setattr(loss_func, name, before)
+        setattr(loss_func, name, before)
+
+
+def _call(loss_func: Any, pred: Tensor, target: Tensor) -> Tensor:
+    """A loss, which for predictions that are not finite is NaN also where torch would raise an error of its own.
+
+    That of `torch.nn.BCELoss` names no cause, and on a GPU ends the process.
+    """
+    if not isinstance(loss_func, nn.BCELoss):
+        return loss_func(pred, target)
+    finite = torch.isfinite(pred)
+    loss = loss_func(torch.where(finite, pred, 0.5), target)
+    return torch.where(finite.all(), loss, torch.nan)
+
+
+def _weighted_by_sample(loss_func: Any, pred: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Mean, or sum, of the errors of samples times their weights, for a loss of torch that would ignore them."""
+    reduction = loss_func.reduction
+    loss_func.reduction = "none"
+    try:
+        errors = loss_func(pred, target)
+    finally:
+        loss_func.reduction = reduction
+    if not errors.ndim or len(errors) != len(weights):
+        raise InputError(
+            f"`loss` must give an error for each sample to be weighted; {type(loss_func).__name__} gives shape "
+            f"{tuple(errors.shape)} for {len(weights)} samples"
+        )
+    weighted = errors * weights.to(errors).reshape(-1, *[1] * (errors.ndim - 1))
+    return weighted.sum() if reduction == "sum" else weighted.mean()
 
 
 class SupervisedStep:
@@ -62,6 +105,7 @@ class SupervisedStep:
         loss_func: Loss; None where only predictions are wanted.
         update: What changes the network in training; None where nothing does.
         seed_key: Key of the random numbers of the network; None leaves torch's generators alone.
+        plan: What must be the same when a fit is resumed, by the name of the argument.
         autocast: Type of the network's arithmetic under automatic mixed precision; None for the network's own.
     """
 
@@ -76,12 +120,14 @@ class SupervisedStep:
         update: Update | None = None,
         seed_key: tuple[int | str, ...] | None = None,
         autocast: torch.dtype | None = None,
+        plan: Mapping[str, Any] | None = None,
     ) -> None:
         self.net = net
         self.loss_func = loss_func
         self.updates: Sequence[Update] = [] if update is None else [update]
         self.seed_key = seed_key
         self.autocast = autocast
+        self.plan = dict(plan or {})
 
     def train(self, mode: bool) -> None:
         """Change the network between training and evaluation."""
@@ -133,14 +179,21 @@ class SupervisedStep:
     def state_dict(self) -> dict[str, Any]:
         """Network, loss, and where random numbers come from."""
         loss = self.loss_func.state_dict() if isinstance(self.loss_func, nn.Module) else {}
-        return {"net": self.net.state_dict(), "loss": loss, "seed_key": self.seed_key}
+        return {"net": self.net.state_dict(), "loss": loss, "seed_key": self.seed_key, "plan": self.plan}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave.
 
         Raises:
-            CheckpointError: If the network is another one.
+            CheckpointError: If the network is another one, or the fit has other arguments.
         """
+        saved = state.get("plan") or {}
+        for name, value in self.plan.items():
+            if name in saved and saved[name] != value:
+                raise CheckpointError(
+                    f"`{name}` must be as in the fit to resume, {saved[name]!r}; got {value!r}: pass the same, or "
+                    "begin anew"
+                )
         load_state(self.net, state["net"], "the checkpoint")
         if isinstance(self.loss_func, nn.Module):
             load_state(self.loss_func, state["loss"], "the loss in the checkpoint")
