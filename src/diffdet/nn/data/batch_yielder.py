@@ -10,7 +10,7 @@ from torch import Tensor
 
 from diffdet.core.errors import InputError
 from diffdet.core.random import Stream
-from diffdet.nn.training.batches import Inputs, n_rows, to_rows
+from diffdet.nn.training.batches import Inputs, as_tensor, n_rows, to_rows
 
 __all__ = ["BatchYielder"]
 
@@ -59,13 +59,16 @@ class BatchYielder:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        n_classes = 0
+        if "multiclass" in objective.lower() and targets is not None:
+            n_classes = int(as_tensor("targets", targets).max()) + 1
         self.rows = to_rows(
             inputs,
             targets,
             weights if use_weights else None,
             mask,
             dtype=torch.get_default_dtype() if dtype is None else dtype,
-            classes="multiclass" in objective.lower(),
+            classes=n_classes,
             input_mask=input_mask,
         )
         self.n_samples = n_rows(self.rows.x)

@@ -187,8 +187,8 @@ def _features(fy: Any, fold: dict[str, Any]) -> Iterator[tuple[str, str, int]]:
         else:
             n = part.shape[2] if _row_wise(fy) else part.shape[1]
             names = list(getattr(fy, "matrix_feats", {}).get("feats_per_vec") or ())
-            names = names if len(names) == n else [f"object feature {k}" for k in range(n)]
-            yield from ((name, "objects", column) for column, name in enumerate(names))
+            names = names if len(names) == n else [f"feature {k}" for k in range(n)]
+            yield from ((f"objects: {name}", "objects", column) for column, name in enumerate(names))
 
 
 def _row_wise(fy: Any) -> bool:

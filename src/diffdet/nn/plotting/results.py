@@ -73,7 +73,7 @@ def plot_roc(
         )
     areas: dict[str, float | tuple[float, float]] = {}
     grid = torch.cat([torch.zeros(1), torch.logspace(-5, 0, 301)]).to(torch.float64)
-    with drawing(settings, settings.h_mid, settings.h_mid) as figure:
+    with drawing(settings, 1.25 * settings.h_mid, settings.h_mid) as figure:
         axes = figure.subplots()
         for k, (table, label, colour) in enumerate(
             zip(tables, given, colours(settings.cat_palette, len(tables)), strict=True)
@@ -81,7 +81,8 @@ def plot_roc(
             scores, signal, weights = _classified(table, pred_name, targ_name, wgt_name)
             area = area_under_roc(scores, signal, weights).item()
             background, kept = roc_curve(scores, signal, weights)
-            text = f"{label} area = {area:.4f}".strip()
+            name = f"{label}: " if label else ""
+            text = f"{name}area {area:.4f}"
             areas[label] = area
             style = {"color": colour, **params[k]}
             if n_bootstrap:
@@ -91,19 +92,22 @@ def plot_roc(
                 resampled = [area_under_roc(scores, signal, weights * count).item() for count in counts]
                 error = float(np.nanstd(resampled))
                 areas[label] = (area, error)
-                text = f"{label} area = {area:.4f} ± {error:.4f}".strip()
+                text = f"{name}area {area:.4f} ± {error:.4f}"
                 middle, spread = interpolate(grid, background, kept).numpy(), np.nanstd(band.numpy(), axis=0)
                 low, high = np.maximum(middle - spread, 0), np.minimum(middle + spread, 1)
                 axes.fill_between(grid.numpy(), low, high, color=style["color"], alpha=0.25, lw=0)
             axes.plot(background.numpy(), kept.numpy(), label=text, **style)
         if plot_baseline:
-            axes.plot(grid[1:].numpy(), grid[1:].numpy(), color="black", ls="--", lw=1.5, label="guessing, area = 0.5")
+            axes.plot(grid[1:].numpy(), grid[1:].numpy(), color="black", ls="--", lw=1.5, label="guessing: area 0.5")
         if log_x:
             axes.set(xscale="log", xlim=(1e-4, 1))
         else:
             axes.set(xlim=(0, 1))
         axes.set(ylim=(0, 1.01), xlabel="Background kept", ylabel="Signal kept", title=settings.title)
-        axes.legend(loc=settings.leg_loc)
+        if settings.leg_loc == "best":  # bands leave no room inside on a logarithmic axis
+            axes.legend(loc="lower left", bbox_to_anchor=(0, 1))
+        else:
+            axes.legend(loc=settings.leg_loc)
         finish(figure, savename, settings)
     return areas
 
