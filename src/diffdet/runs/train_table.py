@@ -20,8 +20,9 @@ __all__ = ["read_table"]
 def read_table(config: TrainConfig) -> ArrayFoldYielder:
     """The folds of a configuration whose data are a table.
 
-    Objects are columns ``NAME_FEATURE``; where there is no such column, names that end in a number take that entry of
-    the lists ``BASE_FEATURE``: ``Jet0`` is the first entry of ``Jet_pt``, ``Jet_eta``, ...
+    Objects are columns ``NAME_FEATURE``, or the first entries of the columns of lists that `objects.lists` names; where
+    there is no such column, names that end in a number take that entry of the lists ``BASE_FEATURE``: ``Jet0`` is the
+    first entry of ``Jet_pt``, ``Jet_eta``, ...
 
     Raises:
         InputError: If a column is not there, or does not suit its place; the message begins with the path of the field.
@@ -60,8 +61,10 @@ def _check_finite(columns: dict[str, Any], targets: list[str]) -> None:
 def _objects(file: str, tree: str | None, objects: ObjectsConfig) -> tuple[np.ndarray, np.ndarray]:
     """Matrix and mask of the objects."""
     from diffdet.nn.data._sources import open_source
-    from diffdet.nn.data.tables import Objects, read_table
+    from diffdet.nn.data.tables import read_table
 
+    if objects.lists is not None:
+        return _lists(file, tree, objects, objects.lists)
     source = open_source(file, tree)
     known = set(source.names())
     source.close()
@@ -87,12 +90,15 @@ def _objects(file: str, tree: str | None, objects: ObjectsConfig) -> tuple[np.nd
             f"objects.names: expected objects of the table, given {objects.names}: it has neither a column {missing!r} "
             f"nor lists such as {re.sub(r'[0-9]+$', '', objects.names[0])}_{first!s}"
         )
-    lists = read_table(
-        file,
-        (),
-        [Objects(base, len(places), {feature: f"{base}_{feature}" for feature in objects.features})],
-        tree=tree,
-    )
+    return _lists(file, tree, objects, base)
+
+
+def _lists(file: str, tree: str | None, objects: ObjectsConfig, base: str) -> tuple[np.ndarray, np.ndarray]:
+    """Matrix and mask of the first entries of the lists ``BASE_FEATURE``."""
+    from diffdet.nn.data.tables import Objects, read_table
+
+    columns = {feature: f"{base}_{feature}" for feature in objects.features}
+    lists = read_table(file, (), [Objects(base, len(objects.names), columns)], tree=tree)
     assert lists.matrix is not None
     assert lists.mask is not None
     return lists.matrix, lists.mask
