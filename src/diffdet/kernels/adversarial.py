@@ -120,6 +120,6 @@ def off_diagonal_gradient(weight: Float[Tensor, "out *rest"]) -> Float[Tensor, "
 
     Reference: A. Brock et al., "Large scale GAN training", arXiv:1809.11096, equation 3 and appendix C.
     """
+    # W (W^T W) in place of (W W^T) W: there may be tens of thousands of rows
     rows = weight.reshape(len(weight), -1)
-    product = rows @ rows.T
-    return (2 * (product - torch.diag(product.diagonal())) @ rows).reshape(weight.shape)
+    return (2 * (rows @ (rows.T @ rows) - rows.square().sum(1, keepdim=True) * rows)).reshape(weight.shape)
