@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from diffdet.nn.callbacks.callback import Callback
 from diffdet.nn.callbacks.monitors import MetricLogger
 from diffdet.nn.losses import WeightedMAE, WeightedMSE
 from diffdet.nn.models.model import Model
-from diffdet.nn.training.batches import training_batches
+from diffdet.nn.training.epoch import training_batches
 from diffdet.nn.training.events import BATCH_EVENTS, EVENTS
 from diffdet.nn.training.precision import ScaledUpdate
 from nn.tiny import Folds, bits, builder, data, model, recorder
@@ -336,3 +338,44 @@ def test_batches_of_an_epoch_depend_on_its_stream_only():
     epochs = [order[:6], order[6:12], order[12:]]
     assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_the_next_fold_is_read_while_one_is_trained_on():
+    """Reading of a fold and use of the one before it meet: each waits for the other."""
+    used = [threading.Event() for _ in range(4)]
+    read = [threading.Event() for _ in range(4)]
+    order = []
+
+    class Slow(Folds):
+        def get_fold(self, idx):
+            order.append(idx)
+            read[len(order) - 1].set()
+            return super().get_fold(idx)
+
+    class Use(Callback):
+        n = 0
+
+        def on_fold_begin(self):
+            Use.n += 1
+            if Use.n < 4:
+                assert read[Use.n].wait(20), "the next fold is not read before this one is done"
+            used[Use.n - 1].set()
+
+    folds = Slow(data(n=30).folds)
+    folds.fold_size = lambda idx: len(folds.folds[idx]["targets"])
+    model().fit(1, folds, 30, cbs=[Use()], seed=0)
+    assert sorted(order) == [0, 1, 2, 3]
+    assert all(event.is_set() for event in used)
+
+
+def test_a_fold_that_cannot_be_read_ends_the_fit_with_its_error():
+    class Broken(Folds):
+        def get_fold(self, idx):
+            if idx == 2:
+                raise OSError("the disk is gone")
+            return super().get_fold(idx)
+
+    folds = Broken(data(n=30).folds)
+    folds.fold_size = lambda _idx: 30
+    with pytest.raises(OSError, match="the disk is gone"):
+        model().fit(1, folds, 30, seed=0)

@@ -25,7 +25,8 @@ from diffdet.nn.callbacks.cyclic_callbacks import AbsCyclicCallback
 from diffdet.nn.callbacks.monitors import MetricLogger
 from diffdet.nn.metrics import EvalMetric
 from diffdet.nn.training import distributed
-from diffdet.nn.training.batches import Batch, Rows, check_folds, fold_size, is_fold_source, load_fold, training_batches
+from diffdet.nn.training.batches import Batch, Rows, check_folds, fold_size, is_fold_source, load_fold
+from diffdet.nn.training.epoch import training_batches
 from diffdet.nn.training.fit_params import FitParams
 from diffdet.nn.training.precision import ScaledUpdate, autocast_type
 from diffdet.nn.training.step import GuardLoss, SupervisedStep

@@ -27,7 +27,6 @@ __all__ = [
     "load_fold",
     "n_rows",
     "to_rows",
-    "training_batches",
 ]
 
 Inputs = Tensor | tuple[Tensor, Tensor]
@@ -346,49 +345,3 @@ def check_folds(name: str, idxs: Sequence[int], n_folds: int) -> list[int]:
     if wrong or not found or len(set(found)) < len(found):
         raise InputError(f"`{name}` must be different numbers of folds from 0 to {n_folds - 1}; got {found}")
     return found
-
-
-def training_batches(
-    fy: Any,
-    trn_idxs: Sequence[int],
-    bs: int,
-    stream: Stream,
-    load: Callable[[int, Stream], Rows],
-    *,
-    bulk_device: torch.device | None,
-    device: torch.device,
-    drop_last: bool,
-    part: tuple[int, int] | None,
-    stopped: Callable[[], bool],
-) -> Iterator[Batch]:
-    """Batches of one epoch of training: folds in random order, samples in random order within each.
-
-    Args:
-        fy: Source of folds; unused beside `load`, kept for messages.
-        trn_idxs: Folds to train on.
-        bs: Samples to a batch.
-        stream: Stream of the epoch: order of folds, then one child for each fold.
-        load: Reads a fold.
-        bulk_device: Where to move whole folds; None to move batch by batch.
-        device: Where batches are needed.
-        drop_last: Whether to leave out the last batch of a fold where it is smaller.
-        part: Rows that this process takes of every batch.
-        stopped: Whether to end before the next fold.
-    """
-    order = torch.randperm(len(trn_idxs), generator=stream.generator("folds")).tolist()
-    for place in order:
-        if stopped():
-            return
-        idx = trn_idxs[place]
-        rows = load(idx, stream.child("fold", idx))
-        if len(rows) < bs and (drop_last or part is not None):
-            raise InputError(
-                f"`bs` must be at most the {len(rows)} samples of fold {idx} of {type(fy).__name__}; got {bs}"
-            )
-        shuffled = torch.randperm(len(rows), generator=stream.generator("order", idx))
-        target = bulk_device if bulk_device is not None else None
-        if target is not None:
-            rows = rows.map(lambda t, target=target: t.to(target, non_blocking=True))
-        rows = rows.map(lambda t, shuffled=shuffled: t[shuffled.to(t.device)])
-        drop = drop_last or part is not None
-        yield from rows.batches(bs, drop_last=drop, part=part, fold=idx, device=None if target is not None else device)
