@@ -19,6 +19,7 @@ PACKAGES: dict[str, str] = {
     "diffdet.tomography.": "Tomography (TomOpt)",
     "diffdet.nn.": "Networks (LUMIN)",
     "diffdet.overlay.": "Overlay",
+    "diffdet.pxd.background_generator.": "Pixel background (basf2)",
     "": "Elsewhere",
 }
 """Headings of the parts of the library, by how the paths of their entries begin."""

@@ -57,6 +57,20 @@ def test_the_number_of_images_a_pass_changes_nothing_but_rounding():
     assert (one - three).abs().max().item() < 1e-6
 
 
+def test_the_number_of_threads_changes_nothing():
+    model = network("resnet")
+    latent = latents("resnet", model, 3)
+    painter = accelerate(model)
+    one = painter.charges(latent)
+    torch.set_num_threads(2)
+    try:
+        two = painter.charges(latent)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(one, two)
+
+
 def test_brain_floats_are_near():
     model = network("resnet")
     latent = latents("resnet", model, 1)

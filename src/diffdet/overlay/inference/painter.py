@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar, Final
 
 import torch
@@ -103,8 +105,7 @@ class Painter(nn.Module):
         Returns:
             ``(image, 250, 768)`` from -1 to 1, of the type of the latent: rows that a sensor has, no others.
         """
-        parts = [self.finish(chunk).to(latent.dtype).tanh() for chunk in self._chunks(latent)]
-        return torch.cat(parts)
+        return torch.cat(self._each(lambda chunk: self.finish(chunk).to(latent.dtype).tanh(), self._chunks(latent)))
 
     @torch.inference_mode()
     def charges(
@@ -122,8 +123,32 @@ class Painter(nn.Module):
             ``(image, 250, 768)`` ADU, uint8.
         """
         kind = torch.promote_types(latent.dtype, torch.float32)
-        parts = [_charge(self.finish(chunk).to(kind), rounding, threshold, cut) for chunk in self._chunks(latent)]
-        return torch.cat(parts)
+
+        def charges(chunk: Tensor) -> Tensor:
+            return _charge(self.finish(chunk).to(kind), rounding, threshold, cut)
+
+        return torch.cat(self._each(charges, self._chunks(latent)))
+
+    def _each(self, function: Callable[[Tensor], Tensor], chunks: Sequence[Tensor]) -> list[Tensor]:
+        """Results of all chunks, in order. On a processor each of torch's threads takes chunks of its own.
+
+        Threads inside operations would wait for each other at the end of every one, and the operations are small. So
+        results do not depend on the number of threads, either.
+        """
+        n_threads = torch.get_num_threads()
+        workers = min(n_threads, len(chunks)) if self.device.type == "cpu" else 1
+        if workers < 2:
+            return [function(chunk) for chunk in chunks]
+
+        def quietly(chunk: Tensor) -> Tensor:
+            with torch.inference_mode():
+                return function(chunk)
+
+        try:
+            with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+                return list(pool.map(quietly, chunks))
+        finally:
+            torch.set_num_threads(n_threads)
 
     def _chunks(self, latent: Tensor) -> tuple[Tensor, ...]:
         size = self.images or (self.cpu_images if self.device.type == "cpu" else _GPU_IMAGES)
