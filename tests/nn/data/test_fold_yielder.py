@@ -138,3 +138,20 @@ def test_tensors_do_and_columns_that_do_not_exist_are_named():
     with pytest.raises(InputError, match="`idx` must be the number of a fold"):
         fy.get_fold(2)
     assert "2 folds, 10 samples" in repr(fy)
+
+
+def test_unphysical_four_momenta_are_found_where_objects_exist():
+    draw = np.random.default_rng(0)
+    p = draw.normal(size=(20, 3, 4))
+    p[..., 3] = np.sqrt((p[..., :3] ** 2).sum(-1) + 1)
+    mask = np.ones((20, 3), dtype=bool)
+    p[4, 2], mask[4, 2] = [5, 0, 0, 1], False
+    feats = {"feats_per_vec": ["px", "py", "pz", "E"], "vecs": ["a", "b", "c"]}
+    ArrayFoldYielder(p, mask=mask, n_folds=2, matrix_feats=feats).check_momenta()
+    mask[4, 2] = True
+    fy = ArrayFoldYielder(p, mask=mask, n_folds=2, matrix_feats=feats)
+    fold = int(4 in fy.sample_rows(1))
+    with pytest.raises(InputError, match=rf"fold {fold}: .* E >= \|p\|; 1 of 30 are not"):
+        fy.check_momenta()
+    with pytest.raises(InputError, match="must be among 'pt'"):
+        ArrayFoldYielder(p[..., :1], n_folds=2, matrix_feats={"feats_per_vec": ["pt"]}).check_momenta()

@@ -7,39 +7,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from diffdet.core.checks import did_you_mean
 from diffdet.core.errors import InputError, ShapeError
 from diffdet.core.extras import require
+from diffdet.nn.data._fold_arrays import Array, as_columns, check_names, filled, split
 
 __all__ = ["AbsFoldYielder", "Array", "Fold", "FoldInputs", "check_names"]
-
-Array = NDArray[Any]
-"""An array of NumPy."""
 
 FoldInputs = Array | tuple[Array, Array]
 """Flat features (sample, feature), a matrix, or both as a tuple (flat, matrix)."""
 
 Fold = dict[str, Any]
 """One fold: ``inputs``, ``targets``, ``weights`` (or None) and, where objects can be absent, ``mask``."""
-
-
-def check_names(name: str, names: Sequence[str], known: Sequence[str]) -> None:
-    """Refuse names that are not known.
-
-    Args:
-        name: Name of the argument, for the message.
-        names: What was given.
-        known: What is allowed.
-
-    Raises:
-        InputError: If one is unknown; the message names it, the known ones and the nearest.
-    """
-    for given in names:
-        if given not in known:
-            near = did_you_mean(str(given), known)
-            raise InputError(f"`{name}` must be among {', '.join(map(repr, known)) or 'nothing'}; got {given!r}{near}")
 
 
 class AbsFoldYielder(ABC):
@@ -153,8 +132,8 @@ class AbsFoldYielder(ABC):
         idx = self._checked_idx(idx)
         fold: Fold = {
             "inputs": self._inputs(idx),
-            "targets": _as_columns(self._read("targets", idx)),
-            "weights": _as_columns(self._read("weights", idx)),
+            "targets": as_columns(self._read("targets", idx)),
+            "weights": as_columns(self._read("weights", idx)),
         }
         mask = self._mask(idx) if self.has_matrix and self.yield_matrix else None
         if mask is not None:
@@ -187,13 +166,13 @@ class AbsFoldYielder(ABC):
         if self.ignore_feats:
             names = self.cont_feats + self.cat_feats
             flat = flat[:, [k for k, name in enumerate(names) if name not in self.ignore_feats]]
-        return _filled("inputs", flat, idx)
+        return filled("inputs", flat, idx)
 
     def _matrix(self, idx: int) -> Array | None:
         matrix = self._read("matrix_inputs", idx)
         if matrix is None:
             return None
-        matrix = _filled("matrix_inputs", np.asarray(matrix), idx)
+        matrix = filled("matrix_inputs", np.asarray(matrix), idx)
         if matrix.ndim == 3 and self.row_wise != bool(self.matrix_feats.get("row_wise", True)):
             matrix = np.ascontiguousarray(np.swapaxes(matrix, 1, 2))
         return matrix
@@ -331,11 +310,11 @@ class AbsFoldYielder(ABC):
             targets = np.asarray(self.get_column(targ_name, **pick))
             if deprocess and self.output_pipe is not None:
                 targets = self.output_pipe.inverse_transform(targets.reshape(len(targets), -1)).reshape(targets.shape)
-            table |= _split("gen_target", targets)
+            table |= split("gen_target", targets)
         if wgt_name in self.columns():
             table["gen_weight"] = np.asarray(self.get_column(wgt_name, **pick)).reshape(-1)
         if pred_name in self.columns():
-            table |= _split("pred", np.asarray(self.get_column(pred_name, **pick)))
+            table |= split("pred", np.asarray(self.get_column(pred_name, **pick)))
         return table
 
     def get_df(self, **kwargs: Any) -> Any:
@@ -361,6 +340,31 @@ class AbsFoldYielder(ABC):
         if deprocess and self.matrix_pipe is not None:
             matrix = self.matrix_pipe.inverse_transform(matrix)
         return matrix
+
+    def check_momenta(self, tolerance: float = 1e-3) -> None:
+        """Refuse data whose objects have four-momenta that no particle can have; costs a pass over all folds.
+
+        Args:
+            tolerance: How far the momentum may exceed the energy, relative to itself.
+
+        Raises:
+            InputError: If objects have no features px, py, pz, E, or one that exists has E < |p|; the message names the
+                fold and the object.
+        """
+        from diffdet.nn.physics.kinematics import check_four_momenta
+
+        feats = list(self.matrix_feats.get("feats_per_vec", ()))
+        check_names("px, py, pz, E", ["px", "py", "pz", "E"], feats)
+        columns = [feats.index(name) for name in ("px", "py", "pz", "E")]
+        for idx in range(self.n_folds):
+            rows = self.get_matrix(idx, deprocess=True)
+            rows = rows if self.matrix_feats.get("row_wise", True) else np.swapaxes(rows, 1, 2)
+            p, mask = rows[..., columns], self._mask(idx)
+            there = ~np.isnan(p).any(axis=-1) if mask is None else mask
+            try:
+                check_four_momenta(p, there, tolerance)
+            except InputError as error:
+                raise InputError(f"fold {idx}: {error} (event, object)") from None
 
     def save_fold_pred(self, pred: Array, fold_idx: int, pred_name: str = "pred") -> None:
         """Keep the predictions of a fold.
@@ -398,29 +402,3 @@ class AbsFoldYielder(ABC):
             f"{type(self).__name__}({self.n_folds} folds, {self.get_data_count():,} samples, "
             f"{n_flat[0]} continuous and {n_flat[1]} categorical features{', matrix' if self.has_matrix else ''})"
         )
-
-
-def _filled(name: str, values: Array, idx: int) -> Array:
-    """Values with 0 for NaN, after refusing infinite ones."""
-    if values.dtype.kind != "f":
-        return values
-    if np.isinf(values).any():
-        where = tuple(int(k) for k in np.argwhere(np.isinf(values))[0])
-        raise InputError(f"`{name}` must be finite, or NaN for what does not exist; fold {idx} is not at {where}")
-    absent = np.isnan(values)
-    return np.where(absent, values.dtype.type(0), values) if absent.any() else values
-
-
-def _as_columns(values: Array | None) -> Array | None:
-    """1-D values as one column; others as they are."""
-    if values is None:
-        return None
-    return values[:, None] if values.ndim == 1 else np.asarray(values)
-
-
-def _split(name: str, values: Array) -> dict[str, Array]:
-    """Columns of an array: under the name itself where there is one, else numbered."""
-    flat = values.reshape(len(values), -1)
-    if flat.shape[1] == 1:
-        return {name: flat[:, 0]}
-    return {f"{name}_{k}": flat[:, k] for k in range(flat.shape[1])}
