@@ -10,8 +10,10 @@ from torch import nn
 from diffdet.core.errors import CheckpointError, InputError, NonFiniteError
 from diffdet.nn.callbacks.model_callbacks import SWA
 from diffdet.nn.callbacks.monitors import MetricLogger
+from diffdet.nn.callbacks.opt_callbacks import LRFinder
 from diffdet.nn.models.model import Model
 from diffdet.nn.models.model_builder import ModelBuilder
+from diffdet.nn.training import distributed
 from diffdet.nn.training.step import compute_loss
 from nn.tiny import FEATS, bits, builder, data, model
 
@@ -157,3 +159,11 @@ def test_a_fit_is_not_resumed_with_other_arguments(settings, message, tmp_path):
     fitted = model(**({"opt_args": changed.pop("opt_args")} if "opt_args" in changed else {}))
     with pytest.raises(CheckpointError, match=message):
         fitted.fit(2, data(), resume=True, **changed)
+
+
+def test_the_range_of_learning_rates_ends_at_the_same_batch_in_every_process(monkeypatch):
+    """Each process sees its own part of a batch: the mean over all decides."""
+    monkeypatch.setattr(distributed, "mean_over_processes", lambda values: dict.fromkeys(values, 7.0))
+    finder = LRFinder((1e-3, 1e-2))
+    model().fit(1, data(), 30, trn_idxs=[0], cbs=[finder], seed=0)
+    assert finder.losses == [7.0] * 4

@@ -391,7 +391,7 @@ def importance_figure(entries: Sequence[dict[str, Any]]) -> list[tuple[str, str]
         svg.label(axes, x="rise of the loss when the feature is shuffled [%]", y="")
         picture = svg.to_svg(figure, "Importance of features by permutation")
     more = len(entries) - len(shown)
-    caption = "With standard errors over permutations"
+    caption = "With standard errors, over permutations and events"
     if {entry.get("kind") for entry in shown} == {"flat", "objects"}:
         caption += "; features of objects (brown) are shuffled among all objects of all events"
     return [(caption + (f". {more} more features matter less" if more > 0 else ""), picture)]

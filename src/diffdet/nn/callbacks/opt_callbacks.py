@@ -11,6 +11,7 @@ from diffdet.core.checks import check_positive
 from diffdet.core.errors import InputError
 from diffdet.loop.schedules import logarithmic
 from diffdet.nn.callbacks.callback import Callback
+from diffdet.nn.training import distributed
 
 __all__ = ["GradClip", "LRFinder"]
 
@@ -93,7 +94,8 @@ class LRFinder(Callback):
         """Note the loss; end where it is a hundred times the best or not a number. Such an update is left out."""
         fit = self._fit
         assert fit.loss_val is not None
-        loss = fit.loss_val.item()
+        # Processes that train together must end at the same batch.
+        loss = distributed.mean_over_processes({"loss": fit.loss_val.item()})["loss"]
         self.losses.append(loss)
         best = min((value for value in self.losses if math.isfinite(value)), default=math.inf)
         if not math.isfinite(loss) or loss > 100.0 * best or len(self.losses) >= self._n:
