@@ -124,10 +124,23 @@ def test_nearest_objects_are_the_nearest_present_ones(k, seed):
             assert found == (set(by_distance[:k]) if node in present else set())
 
 
-def test_without_a_mask_the_nearest_is_the_object_itself():
-    index, there = graphs.nearest(random(3, 7, 2), 4)
+@pytest.mark.parametrize("coincide", [False, True])
+def test_an_object_is_among_its_nearest_even_where_all_coincide(coincide):
+    s = random(3, 7, 2) * (0 if coincide else 1)
+    index, there = graphs.nearest(s, 4)
     assert there is None
-    assert torch.equal(index[..., 0], torch.arange(7).expand(3, 7))
+    assert (index == torch.arange(7)[:, None]).any(-1).all()
+    assert (index.diff(dim=-1) > 0).all()
+
+
+def test_of_objects_equally_far_the_first_are_taken():
+    s = torch.tensor([[[0.0], [1.0], [1.0], [-1.0], [0.5], [1.0]]])
+    index, _ = graphs.nearest(s, 4)
+    assert index[0, 0].tolist() == [0, 1, 2, 4]
+    index, there = graphs.nearest(s, 4, torch.tensor([[True, False, True, True, False, False]]))
+    assert there is not None
+    assert index[0, 0][there[0, 0]].tolist() == [0, 2, 3]
+    assert not there[0, 1].any()
 
 
 def test_gathering_takes_the_objects_of_the_same_event():

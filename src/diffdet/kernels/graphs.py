@@ -226,9 +226,11 @@ def squared_distances(s: Float[Tensor, "*batch object space"]) -> Float[Tensor, 
 def nearest(
     s: Float[Tensor, "*batch object space"], k: int, mask: Bool[Tensor, "*batch object"] | None = None
 ) -> tuple[Int[Tensor, "*batch object k"], Bool[Tensor, "*batch object k"] | None]:
-    """The k nearest present objects of every object, itself included.
+    """The k nearest present objects of every object, itself always among them.
 
-    Which ones are nearest is a choice and has no gradient; compute distances from what `gather_objects` collects.
+    Which ones are nearest is a choice and has no gradient; compute distances from what `gather_objects` collects. Of
+    objects that are equally far the first ones are taken, on every device and in every format that a network is
+    exported to: coordinates behind an activation with a flat part, such as ReLU, coincide often.
 
     Args:
         s: Coordinates.
@@ -236,15 +238,24 @@ def nearest(
         mask: True where an object is present; None when all are.
 
     Returns:
-        Index of the neighbours, nearest first, and whether they are there: with a mask, objects may have fewer than k
+        Index of the neighbours, ascending, and whether they are there: with a mask, objects may have fewer than k
         neighbours. None without a mask.
     """
-    distances = squared_distances(s.detach() if mask is None else clear_absent(s.detach(), mask))
+    n = s.shape[-2]
+    distances = squared_distances(clear_absent(s.detach(), mask))
+    if mask is not None:
+        distances = torch.where(mask[..., None, :], distances, torch.full_like(distances, math.inf))
+    index = torch.arange(n, device=s.device)
+    distances = torch.where(index[:, None] == index, torch.full_like(distances, -1), distances)
+    furthest = distances.topk(k, dim=-1, largest=False).values.amax(-1, keepdim=True)
+    nearer, tie = distances < furthest, distances == furthest
+    chosen = nearer | (tie & (tie.cumsum(-1) <= k - nearer.sum(-1, keepdim=True)))
+    slot = torch.where(chosen, chosen.cumsum(-1) - 1, k)  # the others fall into a slot behind, which is cut off
+    found = torch.zeros_like(slot[..., :1]).expand(*slot.shape[:-1], k + 1).scatter(-1, slot, index.expand_as(slot))
+    found = found[..., :k]
     if mask is None:
-        return distances.topk(k, dim=-1, largest=False).indices, None
-    distances = torch.where(mask[..., None, :], distances, torch.full_like(distances, math.inf))
-    found = distances.topk(k, dim=-1, largest=False)
-    return found.indices, torch.isfinite(found.values) & mask[..., :, None]
+        return found, None
+    return found, mask[..., None, :].expand(*mask.shape, n).gather(-1, found) & mask[..., :, None]
 
 
 def gather_objects(
