@@ -177,7 +177,13 @@ def _fit(digits: Digits, folder: RunFolder, seed: int, text: str, told: Progress
 
     steps = iter(range(1, 1000))
     about = {"model": "clusters", "trained_on": text, "events": digits.n_events, "seed": seed, "versions": versions()}
-    weights = fit_clusters(digits, seed=seed, about=about, told=lambda what: told(next(steps), None, what))
+    weights = fit_clusters(
+        digits,
+        seed=seed,
+        check_events=min(40, digits.n_events),
+        about=about,
+        told=lambda what: told(next(steps), None, what),
+    )
     path = folder.path / "clusters.safetensors"
     return {"weights": str(path), "weights_sha256": weights.save(path)}
 
