@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from diffdet.core.errors import CheckpointError, InputError, NonFiniteError
+from diffdet.loop.update import Update
 from diffdet.nn.callbacks.model_callbacks import SWA
 from diffdet.nn.callbacks.monitors import MetricLogger
 from diffdet.nn.callbacks.opt_callbacks import LRFinder
 from diffdet.nn.models.model import Model
 from diffdet.nn.models.model_builder import ModelBuilder
 from diffdet.nn.training import distributed
+from diffdet.nn.training.fit_params import FitParams
 from diffdet.nn.training.step import compute_loss
 from nn.tiny import FEATS, bits, builder, data, model
 
@@ -167,3 +171,11 @@ def test_the_range_of_learning_rates_ends_at_the_same_batch_in_every_process(mon
     finder = LRFinder((1e-3, 1e-2))
     model().fit(1, data(), 30, trn_idxs=[0], cbs=[finder], seed=0)
     assert finder.losses == [7.0] * 4
+
+
+def test_processes_exchange_nothing_where_an_overflow_took_the_gradients():
+    net = nn.Linear(2, 1)
+    callback = distributed.AverageGradients(net)
+    callback.loop = SimpleNamespace(state=FitParams(update=Update(torch.optim.SGD(net.parameters()))))  # type: ignore[assignment]
+    callback.on_backwards_end()  # without a process group, an exchange would fail
+    assert all(p.grad is None for p in net.parameters())

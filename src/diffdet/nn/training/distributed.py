@@ -163,6 +163,8 @@ class AverageGradients(Callback):
         update = self.state.update
         assert update is not None
         grads = [p.grad for p in update.parameters if p.grad is not None]
+        if not grads:  # an overflow under mixed precision has taken them away, in all processes alike
+            return
         number = None if self._interrupts is None else self._interrupts.signal_number
         loss = fit.loss_val
         says = [float(number or 0), 0.0 if loss is None else loss.detach()]
