@@ -26,7 +26,7 @@ from diffdet.overlay.standin.tuning import Reference
 
 __all__ = ["N_EVENTS", "SEED", "TRAINED_ON", "make"]
 
-N_EVENTS: Final = 400
+N_EVENTS: Final = 200
 SEED: Final = 1
 
 TRAINED_ON: Final = (

@@ -62,7 +62,7 @@ class ClusterSampler:
         self._rate = weights.rate.double() * scale
         self._mixing = weights.mixing.double() * scale**0.5
         group = group_of_sensors()
-        self._group = group.numpy()
+        self._group = group.to(torch.int32).numpy()
         draws = [torch.repeat_interleave(row.to(torch.int64)) for row in weights.shape_draws]
         self._shape_of_draw = torch.cat(draws).to(torch.int32).numpy()
         size = weights.shape_size.to(torch.int64)
@@ -71,8 +71,8 @@ class ClusterSampler:
         none = torch.zeros_like(size)
         width, height = (none.scatter_reduce(0, owner, place, "amax") for place in (u, v))
         role = role_of(size[owner], _pairs_in_shapes(owner, u, v))
-        self._size = size.numpy()
-        self._start = (size.cumsum(0) - size).numpy()
+        self._size = size.to(torch.int32).numpy()
+        self._start = (size.cumsum(0) - size).to(torch.int32).numpy()
         self._width, self._height = width.to(torch.float32).numpy(), height.to(torch.float32).numpy()
         # Everything about a pixel of a shape in one number, for each of the four mirror images: its way from the corner
         # of the box, its role, and whether it is odd on the chessboard.
@@ -83,7 +83,7 @@ class ClusterSampler:
             packed.append((place_v * PXD.n_u + place_u) << _LOW | role << 1 | odd)
         self._pixels = torch.cat(packed).to(torch.int32).numpy()
         self._n_pixels = len(u)
-        self._charge = weights.charge.reshape(-1).to(torch.int32).numpy()
+        self._charge = weights.charge.reshape(-1).numpy()
         self._charges_of_group = weights.charge.shape[1] * N_QUANTILES
         classes = size_class(size)
         common, opposed = weights.common[:, classes], weights.opposed[:, classes]
@@ -104,25 +104,25 @@ class ClusterSampler:
         latent = torch.randn(len(PXD), generator=generator, dtype=torch.float64)
         rate = (self._rate + (self._mixing * latent).sum(1)).clamp_min(0)
         number = torch.poisson(rate, generator=generator).to(torch.int64)
-        sensor = np.repeat(np.arange(len(PXD)), number.numpy())
+        sensor = np.repeat(np.arange(len(PXD), dtype=np.int32), number.numpy())
         n_clusters = len(sensor)
         # One integer gives two places in tables and two mirror images: 12 + 12 + 1 + 1 bits.
-        draws = torch.randint(0, N_DRAWS, (n_clusters,), generator=generator).numpy()
-        bits = torch.randint(0, 1 << 26, (n_clusters,), generator=generator).numpy()
+        draws = torch.randint(0, N_DRAWS, (n_clusters,), generator=generator).numpy().astype(np.int32)
+        bits = torch.randint(0, 1 << 26, (n_clusters,), generator=generator).numpy().astype(np.int32)
         fine = torch.rand((2, n_clusters), generator=generator).numpy()
         shared = torch.randn((2, n_clusters), generator=generator).numpy()
         group = self._group[sensor]
         shape = self._shape_of_draw[draws + group * N_DRAWS]
         width, height = self._width[shape], self._height[shape]
         # the corner of the box, so that its middle falls on the drawn place
-        corner_u = np.floor(_look_up(self._place_u, group, bits % _FINE, fine[0]) - 0.5 * width).astype(np.int64)
+        corner_u = np.floor(_look_up(self._place_u, group, bits % _FINE, fine[0]) - 0.5 * width).astype(np.int32)
         corner_v = np.floor(_look_up(self._place_v, group, bits // _FINE % _FINE, fine[1]) - 0.5 * height).astype(
-            np.int64
+            np.int32
         )
         size = self._size[shape]
-        ends = np.cumsum(size)
+        ends = np.cumsum(size, dtype=np.int32)
         start = self._start[shape] + (bits >> 24) * self._n_pixels
-        pixel = np.repeat(start - (ends - size), size) + np.arange(ends[-1] if n_clusters else 0)
+        pixel = np.repeat(start - (ends - size), size) + np.arange(ends[-1] if n_clusters else 0, dtype=np.int32)
         packed = self._pixels[pixel]
         charge = self._charges(packed, group, shape, size, shared, generator)
         offset = packed >> _LOW
@@ -150,11 +150,11 @@ class ClusterSampler:
         """Charges of pixels: normal numbers with shared parts, looked up in the distribution of their role."""
         row = group * len(self._size) + shape
         common, opposed, own = (part[row] for part in self._shares)
-        odd = 1 - 2 * (packed & 1)
+        odd = (1 - 2 * (packed & 1)).astype(np.int8)
         normal = torch.randn(len(packed), generator=generator).numpy()
         normal = normal * np.repeat(own, size) + np.repeat(common * shared[0], size)
         normal += odd * np.repeat(opposed * shared[1], size)
-        quantile = np.clip(normal * _STEPS_TO_SIGMA + N_QUANTILES // 2, 0, N_QUANTILES - 1).astype(np.int64)
+        quantile = np.clip(normal * _STEPS_TO_SIGMA + N_QUANTILES // 2, 0, N_QUANTILES - 1).astype(np.int32)
         role = packed >> 1 & _ROLE
         return self._charge[np.repeat(group * self._charges_of_group, size) + role * N_QUANTILES + quantile]
 
