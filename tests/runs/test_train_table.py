@@ -70,6 +70,7 @@ def test_lists_of_objects_become_a_matrix(tmp_path):
         ({"objects": {"names": ["muon0"], "features": ["pt"]}}, r"objects\.names: .*'muon0_pt'"),
         ({"categories": ["met"], "inputs": ["w"]}, "category `met` must consist of whole numbers"),
         ({"targets": ["jet0_pt"]}, "targets: expected finite values"),
+        ({"inputs": ["met", "jet1_pt"]}, r"inputs: expected finite values, given \d+ of 'jet1_pt'"),
     ],
 )
 def test_what_does_not_fit_is_named(table, change, message):

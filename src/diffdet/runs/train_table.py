@@ -40,7 +40,8 @@ def read_table(config: TrainConfig) -> ArrayFoldYielder:
         if data.objects is not None:
             matrix, mask = _objects(data.file, data.tree, data.objects)
             table = tables.Table(table.columns, matrix, mask, data.objects.names, data.objects.features)
-        _check_finite(table.columns, data.targets)
+        _check_finite(table.columns, "inputs", data.inputs, ": fill them, say with the mean of the others")
+        _check_finite(table.columns, "targets", data.targets)
         return table.fold_yielder(
             data.inputs,
             data.categories,
@@ -51,11 +52,12 @@ def read_table(config: TrainConfig) -> ArrayFoldYielder:
         )
 
 
-def _check_finite(columns: dict[str, Any], targets: list[str]) -> None:
-    for name in targets:
+def _check_finite(columns: dict[str, Any], field: str, names: list[str], advice: str = "") -> None:
+    """Refuse what is NaN or infinite: as 0 in its own unit, it would spoil the scales of a feature without a word."""
+    for name in names:
         bad = int((~np.isfinite(columns[name].astype(np.float64))).sum())
         if bad:
-            raise InputError(f"targets: expected finite values, given {bad} of {name!r} that are not")
+            raise InputError(f"{field}: expected finite values, given {bad} of {name!r} that are not{advice}")
 
 
 def _objects(file: str, tree: str | None, objects: ObjectsConfig) -> tuple[np.ndarray, np.ndarray]:
