@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import torch
 
 from diffdet.core.random import Stream
+from diffdet.nn.interpretation.features import permuted
 from diffdet.runs.train_data import Prepared
 
 __all__ = ["BLOCKS", "permutation_importance"]
@@ -62,7 +62,7 @@ def permutation_importance(
             shuffled_preds = []
             for number, fold in enumerate(parts):
                 stream = Stream(seed, "importance", name, repeat, number)
-                shuffled = _shuffled(fold, kind, column, folds.row_wise, stream)
+                shuffled = permuted(fold, kind, column, folds.row_wise, stream)
                 shuffled_preds.append(predict(shuffled, mask=fold.get("mask")))
             losses = [loss(pred, fold) for pred, fold in zip(shuffled_preds, parts, strict=True)]
             in_blocks += (_in_blocks(loss, shuffled_preds, parts, blocks) - plain_in_blocks) / repeats
@@ -130,24 +130,3 @@ def _features(folds: Prepared, fold: dict[str, Any]) -> Iterator[tuple[str, str,
     if folds.row_wise is not None:
         names = list(folds.data.objects["feats_per_vec"])
         yield from ((f"objects: {name}", "objects", column) for column, name in enumerate(names))
-
-
-def _shuffled(fold: dict[str, Any], kind: str, column: int, row_wise: bool | None, stream: Stream) -> Any:
-    """Inputs of a fold with one feature shuffled."""
-    inputs = fold["inputs"]
-    flat, matrix = inputs if isinstance(inputs, tuple) else (inputs, None) if row_wise is None else (None, inputs)
-    if kind == "flat":
-        flat = np.array(flat, copy=True)
-        flat[:, column] = flat[_order(len(flat), stream), column]
-    else:
-        matrix = np.array(matrix, copy=True)
-        values = matrix[:, :, column] if row_wise else matrix[:, column, :]
-        mask = fold.get("mask")
-        exists = np.ones(values.shape, dtype=bool) if mask is None else np.asarray(mask).astype(bool)
-        present = values[exists]
-        values[exists] = present[_order(len(present), stream)]
-    return matrix if flat is None else flat if matrix is None else (flat, matrix)
-
-
-def _order(n: int, stream: Stream) -> np.ndarray:
-    return torch.randperm(n, generator=stream.generator()).numpy()

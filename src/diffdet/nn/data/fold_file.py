@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from diffdet.core.errors import InputError
+from diffdet.core.patient_file import PatientFile
 from diffdet.core.storage import replacing
 from diffdet.nn.data._fold_layout import FoldLayout
 from diffdet.nn.data._folds import Array, check_names
-from diffdet.nn.data._hdf5 import PatientFile
 from diffdet.nn.data.fold_yielder import fold_ids
 
 __all__ = ["FoldFileWriter", "FoldLayout", "add_meta_data", "df2foldfile", "fold2foldfile"]

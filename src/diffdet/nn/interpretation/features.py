@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from diffdet.nn.models.model import Model
     from diffdet.nn.plotting.plot_settings import PlotSettings
 
-__all__ = ["bootstrap_error", "get_ensemble_feat_importance", "get_nn_feat_importance"]
+__all__ = ["bootstrap_error", "get_ensemble_feat_importance", "get_nn_feat_importance", "permuted"]
 
 Metric = Callable[[np.ndarray, np.ndarray, "np.ndarray | None"], float]
 """A figure of predictions, targets and weights; lower is better."""
@@ -144,7 +144,7 @@ def _importance(
     for row, (name, kind, column) in enumerate(features):
         for place, (idx, fold) in enumerate(zip(chosen, parts, strict=True)):
             streams = [Stream(seed, "importance", name, idx, repeat) for repeat in range(repeats)]
-            losses = [score(_permuted(fold, fy, kind, column, stream), fold) for stream in streams]
+            losses = [score(permuted(fold, kind, column, _row_wise(fy), stream), fold) for stream in streams]
             rises[row, place] = (np.mean(losses) - reference[place]) / (abs(reference[place]) or 1.0)
     order = np.argsort(-rises.mean(axis=1), kind="stable")
     found: dict[str, Any] = {
@@ -195,8 +195,19 @@ def _row_wise(fy: Any) -> bool:
     return bool(getattr(fy, "row_wise", True))
 
 
-def _permuted(fold: dict[str, Any], fy: Any, kind: str, column: int, stream: Stream) -> Any:
-    """Inputs of a fold with one feature permuted; the fold itself stays as it is."""
+def permuted(fold: dict[str, Any], kind: str, column: int, row_wise: bool | None, stream: Stream) -> Any:
+    """Inputs of a fold with one feature permuted among samples, or among all objects that exist.
+
+    Args:
+        fold: Inputs, and which objects exist, if there is a ``mask``. Stays as it is.
+        kind: ``"flat"`` or ``"objects"``.
+        column: Column of the feature in its part of the inputs.
+        row_wise: Whether matrices have a row for each object. Of no concern for flat features.
+        stream: What the order is drawn from.
+
+    Returns:
+        Inputs in the same form.
+    """
     inputs = fold["inputs"]
     parts = list(inputs) if isinstance(inputs, tuple) else [inputs]
     place = next(k for k, part in enumerate(parts) if (np.ndim(part) == 2) == (kind == "flat"))
@@ -204,7 +215,7 @@ def _permuted(fold: dict[str, Any], fy: Any, kind: str, column: int, stream: Str
     if kind == "flat":
         changed[:, column] = changed[_order(len(changed), stream), column]
     else:
-        values = changed[:, :, column] if _row_wise(fy) else changed[:, column, :]
+        values = changed[:, :, column] if row_wise else changed[:, column, :]
         mask = fold.get("mask")
         exists = np.ones(values.shape, dtype=bool) if mask is None else np.asarray(mask, dtype=bool)
         present = values[exists]

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from diffdet.core.errors import InputError
+from diffdet.core.patient_file import PatientFile
 from diffdet.tomography.io.columns import COLUMNS
 from diffdet.tomography.io.formats.base import (
     PIECE_ROWS,
@@ -28,7 +28,7 @@ from diffdet.tomography.io.formats.base import (
 if TYPE_CHECKING:
     import h5py
 
-__all__ = ["Hdf5Sink", "Hdf5Source", "PatientFile", "checked_dataset", "checked_group"]
+__all__ = ["Hdf5Sink", "Hdf5Source", "checked_dataset", "checked_group"]
 
 _BUILT_IN_FILTERS: Final = {
     1: "deflate",
@@ -184,70 +184,6 @@ class Hdf5Source(Source):
 
     def close(self) -> None:
         self._file.close()
-
-
-class PatientFile(io.RawIOBase):
-    """A file for HDF5 to write to that never fails: the first error is kept, and told by `check`.
-
-    The HDF5 library may crash the process when the disk is full while it flushes. Written through this file, it never
-    notices; whoever writes calls `check` after each piece and throws the file away when that raises.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._raw = path.open("w+b", buffering=0)
-        self._error: OSError | None = None
-
-    def check(self) -> None:
-        """Raise the first error that writing met, if any."""
-        if self._error is not None:
-            raise self._error
-
-    def readable(self) -> bool:
-        return True
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        return self._raw.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self._raw.tell()
-
-    def readinto(self, buffer: Any) -> int:
-        return self._raw.readinto(buffer) or 0
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data).cast("B")
-        done = 0
-        while done < len(view) and self._error is None:
-            try:
-                done += self._raw.write(view[done:]) or 0
-            except OSError as error:
-                self._error = error
-        return len(view)
-
-    def truncate(self, size: int | None = None) -> int:
-        try:
-            return self._raw.truncate(size)
-        except OSError as error:
-            self._error = self._error or error
-            return size or 0
-
-    def flush(self) -> None:
-        return
-
-    def close(self) -> None:
-        if not self.closed:
-            try:
-                self._raw.close()
-            except OSError as error:
-                self._error = self._error or error
-            super().close()
 
 
 class Hdf5Sink(Sink):
